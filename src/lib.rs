@@ -1,6 +1,10 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 #![deny(unsafe_code)]
 
+// The rig of the tests under `tests/` also serves unit tests, and names the crate from outside.
+#[cfg(test)]
+extern crate self as weir;
+
 pub mod cli;
 pub mod conn;
 pub mod control;

@@ -38,7 +38,7 @@ mod text;
 mod value;
 
 pub use config::{Config, KeyPositions};
-pub use policy::compress::Compress;
+pub use policy::compress::{Compress, ContentCoding};
 pub use policy::concurrency::Concurrency;
 pub use policy::cors::{AskedFor, Cors};
 pub use policy::errors::{ErrorAnswer, ErrorContent, ErrorKey, Errors};

@@ -53,7 +53,9 @@ pub trait TunnelEnd<N: Net> {
     fn queued_high(&self) -> usize {
         match self.carrier() {
             Carrier::Http1(_) | Carrier::Memory => QUEUED_BYTES_HIGH,
-            Carrier::Http2(stream) => stream.map_or(0, StreamHandle::queued_bytes_high),
+            Carrier::Http2(stream) => {
+                stream.map_or(QUEUED_BYTES_HIGH, StreamHandle::queued_bytes_high)
+            }
         }
     }
 

@@ -163,6 +163,12 @@ impl<'a, N: Net> Attempts<'a, N> {
         self.route.map_or(&self.plan.retry, |route| &route.retry)
     }
 
+    /// Whether policies may filter the request's body.
+    #[inline]
+    pub(super) fn has_steps(&self) -> bool {
+        self.route.is_some_and(|route| !route.steps.is_empty())
+    }
+
     /// The largest request body, bytes.
     #[inline]
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
@@ -345,18 +351,12 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .edits
                 .set_authority(host.as_bytes());
         }
-        up.request(
-            exchange.down.request(),
-            exchange.down.head,
-            exchange.down.block,
-            &exchange.buffers.to_upstream.edits,
-        )?;
         if self.retry().retries_max == 0 {
             // The body will not be sent again.
             self.replay.forget();
         }
         let mut relay = Relay::new(exchange, up, self);
-        relay.resend()?;
+        relay.begin()?;
         poll_fn(|cx| relay.poll(cx)).await
     }
 

@@ -12,6 +12,7 @@ mod exchange_buffers;
 mod exchange_record;
 mod exchange_waiter;
 mod failures;
+mod filtering;
 mod grpc;
 mod logged_fields;
 mod pace;
@@ -39,6 +40,7 @@ use crate::plan::{
     Decision, ListenerId, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc,
 };
 use crate::policy::Facts;
+use crate::policy::filter::Chain;
 use exchange_record::ExchangeRecord;
 use pipeline::StepsBegun;
 use reply::Reply;
@@ -232,10 +234,16 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Adds the fields that every answer gets, relayed or Weir's own: the date and the id of the request, then what the
-    /// policies say. Removes any other id from `head`. `block` holds `head`, and `body` follows.
+    /// policies say. Removes any other id from `head`. `block` holds `head`, and `body` follows. Returns the filters that
+    /// policies have for the body.
     //= rfc9110#6.6.1
     // A relayed answer without Date gets the time at which it was received.
-    fn complete_answer(&mut self, head: &mut Head, block: &[u8], body: BodyKind) {
+    fn complete_answer(
+        &mut self,
+        head: &mut Head,
+        block: &[u8],
+        body: BodyKind,
+    ) -> Option<Box<Chain>> {
         if !head.may_have(FieldId::Date) {
             self.buffers
                 .to_client
@@ -245,8 +253,9 @@ impl<'a, N: Net> Exchange<'a, N> {
             self.append_request_id();
             head.remove(FieldId::XRequestId);
         }
-        if self.has_begun_steps() {
-            self.edit_answer(head, block, body);
+        match self.has_begun_steps() {
+            true => self.edit_answer(head, block, body),
+            false => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::core::after;
 use crate::fault::Fault;
 use crate::io::{Address, Instant, Net};
 use crate::plan::{RoutePlan, RouteTarget};
+use crate::policy::filter::{Chain, Filters};
 use crate::policy::{
     AnswerView, AttemptFacts, Facts, Flow, PlannedStep, State, StepReply, StepRequest, Wait, Woken,
 };
@@ -112,14 +113,30 @@ impl<'a, N: Net> Exchange<'a, N> {
         self.replace_path();
     }
 
-    /// Applies the edits of the steps to an answer, those of the last step first.
-    pub(super) fn edit_answer(&mut self, head: &mut Head, block: &[u8], body: BodyKind) {
+    /// Lets the steps of a route add their filters for the body of a request, in order.
+    pub(super) fn add_request_filters(&mut self, route: &RoutePlan, filters: &mut Filters) {
+        self.with_steps(|on| {
+            for step in &route.steps {
+                step.step.filter_request(&on.request, on.facts, filters);
+            }
+        });
+    }
+
+    /// Applies the edits of the steps to an answer, those of the last step first. Returns the filters that they have
+    /// for the body.
+    pub(super) fn edit_answer(
+        &mut self,
+        head: &mut Head,
+        block: &[u8],
+        body: BodyKind,
+    ) -> Option<Box<Chain>> {
         let of_route = self.route.and_then(|id| self.plan.plan.route(id));
         let of_route = of_route.map_or(&[][..], |route| &route.steps);
         let of_route = of_route.iter().take(self.steps_begun.route);
         let of_listener = self.listener_steps().iter();
         let begun = of_listener.take(self.steps_begun.listener).chain(of_route);
         let is_local = !self.record.is_relayed;
+        let mut filters = Filters::new(self.core.is_memory_short());
         self.with_steps(|on| {
             let mut answer = AnswerView {
                 head,
@@ -127,6 +144,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                 edits: on.to_client,
                 is_local,
                 body,
+                filters: &mut filters,
             };
             for step in begun.rev() {
                 let state = step.state(on.states);
@@ -134,6 +152,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                     .edit_answer(state, &on.request, on.facts, &mut answer);
             }
         });
+        filters.into_chain()
     }
 
     /// Whether some step may edit the answer.

@@ -1,5 +1,7 @@
 //! Moves the request to the endpoint and the answer to the client at the same time, until both are done or one fails.
 
+mod filtered;
+
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, FieldId};
@@ -12,6 +14,7 @@ use crate::conn::{RequestPart, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Instant, Net};
+use crate::policy::filter::{Chain, Framed};
 use crate::upstream::EndpointSide;
 
 /// Moves the bytes of one attempt.
@@ -23,6 +26,9 @@ pub(super) struct Relay<'r, 'a, N: Net> {
     per_try: Instant,
     upload: Upload,
     download: Download,
+    /// The filters of the request's body, and of the answer's. `None`: the body goes straight through.
+    request_filters: Option<Box<Chain>>,
+    answer_filters: Option<Box<Chain>>,
     /// The pace of the request's body before the answer begins.
     upload_pace: Pace,
     /// The pace at which the client reads the answer.
@@ -39,6 +45,8 @@ pub(super) struct Relay<'r, 'a, N: Net> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upload {
     Reading,
+    /// The client has sent the whole request, and filters still work on it.
+    Filtering,
     Done,
     /// The endpoint gets no more of the request. The endpoint's answer may still arrive.
     Stopped,
@@ -47,9 +55,24 @@ enum Upload {
 /// The progress of the answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Download {
+    /// The endpoint has not got the request's head: a filter holds it back.
+    Unasked,
     Head,
     Body,
+    /// The endpoint has sent the whole answer, and filters still work on it.
+    Filtering,
     Done,
+}
+
+/// What became of one try to move a body through its filters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filtered {
+    /// Something moved.
+    Moved,
+    /// The filters wait for a turn to work.
+    Waits,
+    /// The filters wait for input.
+    Idle,
 }
 
 /// How a relay ended without a fault.
@@ -63,7 +86,7 @@ pub(super) enum Relayed {
 }
 
 impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
-    /// Begins to relay a request whose head was written to `up`.
+    /// Begins to relay a request. [`Relay::begin`] writes its head.
     pub(super) fn new(
         exchange: &'r mut Exchange<'a, N>,
         up: &'r mut EndpointSide<N>,
@@ -89,6 +112,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             per_try: after(now, retry.per_try),
             upload: Upload::Reading,
             download: Download::Head,
+            request_filters: None,
+            answer_filters: None,
             upload_pace: Pace::new(now, upload_stall, rate),
             reading_pace: Pace::new(now, stall, rate),
             common_pace: Pace::new(now, stall, 0),
@@ -97,10 +122,26 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
     }
 
-    /// Sends again the part of the body that earlier attempts have sent.
-    pub(super) fn resend(&mut self) -> Result<(), Fault> {
+    /// Sends the head of the request, and again the part of the body that earlier attempts have sent. A filter may hold
+    /// the head back.
+    pub(super) fn begin(&mut self) -> Result<(), Fault> {
+        if self.attempts.has_steps() {
+            self.request_filters = self.exchange.filter_request();
+        }
+        match self.request_filters.is_some() {
+            true => self.send_filtered_request()?,
+            false => self.up.request(
+                self.exchange.down.request(),
+                self.exchange.down.head,
+                self.exchange.down.block,
+                &self.exchange.buffers.to_upstream.edits,
+            )?,
+        }
         for piece in &self.attempts.replay.pieces {
-            self.up.send_data(piece.clone())?;
+            match &mut self.request_filters {
+                None => self.up.send_data(piece.clone())?,
+                Some(chain) => chain.push(piece.clone()),
+            }
         }
         if self.attempts.replay.has_end {
             self.end_upload()?;
@@ -126,7 +167,16 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Moves the request's body from the client to the endpoint.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            while self.upload == Upload::Reading && self.may_read_request(cx) {
+            while matches!(self.upload, Upload::Reading | Upload::Filtering)
+                && self.may_read_request(cx)
+            {
+                if self.request_filters.is_some() {
+                    match self.move_filtered_request(cx)? {
+                        Filtered::Moved => continue,
+                        Filtered::Waits => break,
+                        Filtered::Idle => {}
+                    }
+                }
                 match self.splice_upload(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -134,7 +184,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 }
                 match self.exchange.down.poll_body(cx, self.exchange.core) {
                     Poll::Ready(piece) => self.send_piece(piece?)?,
-                    Poll::Pending => break,
+                    Poll::Pending => match flush(&mut self.request_filters) {
+                        true => continue,
+                        false => break,
+                    },
                 }
             }
             if self.upload != Upload::Reading {
@@ -149,7 +202,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 self.sent_at = self.sent_at.min(self.exchange.core.net.now());
                 self.waits_since = self.waits_since.min(self.sent_at);
             }
-            let may_read = self.upload == Upload::Reading && self.may_read_request(cx);
+            let may_read = matches!(self.upload, Upload::Reading | Upload::Filtering)
+                && self.may_read_request(cx);
             if !(was_full && may_read) {
                 return Ok(());
             }
@@ -159,7 +213,14 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Moves the answer from the endpoint to the client. Returns how the relay ended, if it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
         loop {
-            while self.download != Download::Done && self.may_read_answer(cx) {
+            while self.is_downloading() && self.may_read_answer(cx) {
+                if self.answer_filters.is_some() {
+                    match self.move_filtered_answer(cx)? {
+                        Filtered::Moved => continue,
+                        Filtered::Waits => break,
+                        Filtered::Idle => {}
+                    }
+                }
                 match self.splice_answer(cx) {
                     Poll::Ready(passed) if passed? > 0 => continue,
                     Poll::Ready(_) => {}
@@ -175,13 +236,14 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                     }
                     Poll::Ready(Ok(part)) => self.send_part(part)?,
                     // The client has all of the announced length, however the endpoint ends its stream.
-                    _ if self.download == Download::Body
-                        && self.exchange.down.has_whole_answer() =>
-                    {
+                    _ if self.download == Download::Body && self.has_whole_answer() => {
                         self.send_part(ResponsePart::End)?;
                     }
                     Poll::Ready(Err(fault)) => return Err(fault),
-                    Poll::Pending => break,
+                    Poll::Pending => match flush(&mut self.answer_filters) {
+                        true => continue,
+                        false => break,
+                    },
                 }
             }
             let was_full = self.exchange.down.is_full();
@@ -194,10 +256,25 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 }
                 _ => {}
             }
-            let may_read = self.download != Download::Done && self.may_read_answer(cx);
+            let may_read = self.is_downloading() && self.may_read_answer(cx);
             if !(was_full && may_read) {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Whether more of the answer may come, from the endpoint or out of filters.
+    #[inline]
+    fn is_downloading(&self) -> bool {
+        !matches!(self.download, Download::Done | Download::Unasked)
+    }
+
+    /// Whether the client has got, or the filters have, as many bytes as the head of the answer announced. Always false
+    /// over HTTP/2, where trailers may follow.
+    fn has_whole_answer(&mut self) -> bool {
+        match &self.answer_filters {
+            None => self.exchange.down.has_whole_answer(),
+            Some(chain) => chain.has_whole_body() && !self.exchange.down.is_http2(),
         }
     }
 
@@ -228,7 +305,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
         };
-        if is_kept || !fits {
+        if is_kept || !fits || self.request_filters.is_some() {
             return Poll::Ready(Ok(0));
         }
         let Some((to, _)) = self.up.http1_connection() else {
@@ -245,7 +322,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Splices bytes of the answer's body to the client and returns how many. 0: splicing is not possible now.
     fn splice_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        if self.download != Download::Body {
+        if self.download != Download::Body || self.answer_filters.is_some() {
             return Poll::Ready(Ok(0));
         }
         let Some((from, head)) = self.up.http1_connection() else {
@@ -281,18 +358,35 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         } else {
             self.attempts.replay.forget();
         }
-        self.up.send_data(data)
+        match &mut self.request_filters {
+            None => self.up.send_data(data),
+            Some(chain) => {
+                chain.push(data);
+                Ok(())
+            }
+        }
     }
 
+    /// Ends the request, or lets its filters end it.
     fn end_upload(&mut self) -> Result<(), Fault> {
         if !self.exchange.down.trailers().is_empty() {
             self.exchange.enforce_trailers();
         }
+        if let Some(chain) = &mut self.request_filters {
+            chain.end(self.exchange.down.trailers());
+            self.upload = Upload::Filtering;
+            return Ok(());
+        }
         self.up.send_end(self.exchange.down.trailers())?;
+        self.note_upload();
+        Ok(())
+    }
+
+    /// Notes that the whole request was sent.
+    fn note_upload(&mut self) {
         self.upload = Upload::Done;
         self.sent_at = self.exchange.core.net.now();
         self.waits_since = self.sent_at;
-        Ok(())
     }
 
     /// Handles an answer that arrives before the whole request was sent. The endpoint may misread the rest of the body,
@@ -319,12 +413,12 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             && matches!(self.up.head.status, 200..=299)
     }
 
-    /// Makes the edits of the answer. `body` follows its head.
-    fn begin_answer(&mut self, body: BodyKind) {
+    /// Makes the edits of the answer. `body` follows its head. Returns the filters of the body.
+    fn begin_answer(&mut self, body: BodyKind) -> Option<Box<Chain>> {
         self.exchange.record.is_relayed = true;
         self.exchange.begin_answer();
         let up = &mut *self.up;
-        self.exchange.complete_answer(&mut up.head, &up.block, body);
+        self.exchange.complete_answer(&mut up.head, &up.block, body)
     }
 
     /// Sends the head of the answer to the client.
@@ -341,7 +435,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         }
         self.download = Download::Body;
         self.attempts.replay.forget();
-        if self.upload == Upload::Reading {
+        if matches!(self.upload, Upload::Reading | Upload::Filtering) {
             self.answered_early();
         }
         // The wait for the answer is over; the body gets its full time.
@@ -352,7 +446,18 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             let high = self.exchange.down.queued_high() as u64;
             self.up.expect(length.min(high) as usize);
         }
-        self.begin_answer(body);
+        self.answer_filters = self.begin_answer(body);
+        if self.answer_filters.is_none() {
+            return self.respond(body);
+        }
+        let (filters, head) = (&mut self.answer_filters, &mut self.up.head);
+        match self.exchange.filter_answer(filters, head, body) {
+            Framed::Now(body) => self.respond(body),
+            Framed::Later => Ok(()),
+        }
+    }
+
+    fn respond(&mut self, body: BodyKind) -> Result<(), Fault> {
         let (head, block) = (&self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let responded = self.exchange.down.respond(head, block, edits, body);
@@ -363,18 +468,29 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn send_part(&mut self, part: ResponsePart) -> Result<(), Fault> {
         match part {
             ResponsePart::Interim => self.send_interim(),
-            ResponsePart::Data(data) => {
-                self.exchange.record.bytes_out += data.len() as u64;
-                self.exchange.down.send_data(data)
-            }
+            ResponsePart::Data(data) => match &mut self.answer_filters {
+                None => {
+                    self.exchange.record.bytes_out += data.len() as u64;
+                    self.exchange.down.send_data(data)
+                }
+                Some(chain) => {
+                    chain.push(data);
+                    Ok(())
+                }
+            },
             ResponsePart::End => {
-                self.download = Download::Done;
                 let trailers = self.up.trailers();
                 if self.exchange.facts.is_grpc_call {
                     let status = grpc::status_in(trailers.iter());
                     let record = &mut self.exchange.record;
                     record.grpc_status = status.or(record.grpc_status);
                 }
+                if let Some(chain) = &mut self.answer_filters {
+                    chain.end(trailers);
+                    self.download = Download::Filtering;
+                    return Ok(());
+                }
+                self.download = Download::Done;
                 self.exchange.down.send_end(trailers)
             }
             ResponsePart::Head | ResponsePart::Switch => Ok(()),
@@ -408,7 +524,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(chosen.get(&self.up.block))) {
             return Err(bad_upgrade());
         }
-        self.begin_answer(BodyKind::None);
+        // Nothing filters what is not HTTP.
+        let _ = self.begin_answer(BodyKind::None);
         let (head, block) = (&mut self.up.head, &self.up.block);
         let edits = &self.exchange.buffers.to_client;
         let down = &mut self.exchange.down;
@@ -425,7 +542,16 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         if now >= self.exchange.deadline {
             return Poll::Ready(Fault::local(self.phase(), Reason::TotalTimeout));
         }
-        let held = || self.exchange.down.held() + self.up.held() + self.attempts.replay.held();
+        let chains = [&self.request_filters, &self.answer_filters];
+        let filtered = || {
+            chains
+                .into_iter()
+                .flatten()
+                .map(|chain| chain.held())
+                .sum::<usize>()
+        };
+        let replayed = || self.attempts.replay.held();
+        let held = || self.exchange.down.held() + self.up.held() + replayed() + filtered();
         if self.exchange.down.holds_too_much(self.exchange.core, held) {
             return Poll::Ready(Fault::local(self.phase(), Reason::MemoryLimit));
         }
@@ -437,8 +563,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             ));
         }
         let due = match self.download {
-            Download::Head => self.deadline_before_answer(now),
-            Download::Body | Download::Done => self.deadline_within_answer(now),
+            Download::Unasked | Download::Head => self.deadline_before_answer(now),
+            Download::Body | Download::Filtering | Download::Done => {
+                self.deadline_within_answer(now)
+            }
         };
         match due {
             Ok(deadline) => {
@@ -488,8 +616,13 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// ever.
     fn deadline_within_answer(&mut self, now: Instant) -> Result<Instant, Fault> {
         let taken = self.exchange.down.progress();
-        let moved =
-            self.up.sent() + self.exchange.record.bytes_in + self.exchange.record.bytes_out + taken;
+        // What a filter collects moves too.
+        let filtered = self
+            .answer_filters
+            .as_ref()
+            .map_or(0, |chain| chain.received());
+        let record = &self.exchange.record;
+        let moved = self.up.sent() + record.bytes_in + record.bytes_out + filtered + taken;
         self.common_pace.record_progress(now, moved);
         self.reading_pace.record_progress(now, taken);
         if self.exchange.down.queued() > 0 {
@@ -515,11 +648,18 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     fn phase(&self) -> Phase {
         match (self.upload, self.download) {
-            (Upload::Reading, Download::Head) => Phase::Send,
+            (Upload::Reading | Upload::Filtering, Download::Head) => Phase::Send,
+            (_, Download::Unasked) => Phase::Send,
             (_, Download::Head) => Phase::FirstByte,
             _ => Phase::Body,
         }
     }
+}
+
+/// Lets what the filters have got leave, because its sender pauses. Returns whether there is something.
+#[inline]
+fn flush(filters: &mut Option<Box<Chain>>) -> bool {
+    filters.as_mut().is_some_and(|chain| chain.flush())
 }
 
 /// The fault of an endpoint that switched protocols unasked, or to another protocol than asked.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
 
 use super::exchange_record::ExchangeRecord;
+use super::filtering::FilteredReply;
 use super::{Exchange, grpc, request_id};
 use crate::conn::Outbox;
 use crate::core::Core;
@@ -18,6 +19,7 @@ use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
 use crate::plan::{FixedAnswer, ListenerId, Plan};
 use crate::policy::StepReply;
+use crate::policy::filter::Framed;
 
 /// An answer that Weir writes itself.
 pub(super) enum Reply<'r> {
@@ -46,12 +48,17 @@ impl<N: Net> Exchange<'_, N> {
             return Err(Fault::local(Phase::Route, Reason::MemoryLimit));
         }
         self.discard_received_body().await;
-        self.write_reply(&reply)?;
+        let filtered = self.write_reply(&reply)?;
         let patience = self.down.context.listener.plan.borrow().timeouts.body_stall;
+        if let Some(filtered) = filtered {
+            // In a box: few answers of Weir's own have filters.
+            Box::pin(self.send_filtered(filtered, patience)).await?;
+        }
         self.flush(patience).await
     }
 
-    fn write_reply(&mut self, reply: &Reply<'_>) -> Result<(), Fault> {
+    /// Writes an answer. If its body goes through filters, returns it: the rest of it is still to be sent.
+    fn write_reply(&mut self, reply: &Reply<'_>) -> Result<Option<FilteredReply>, Fault> {
         self.begin_answer();
         let edits = &mut self.buffers.to_client;
         let problem;
@@ -96,17 +103,8 @@ impl<N: Net> Exchange<'_, N> {
                 (problem.0, &problem.1[..])
             }
         };
-        let edits = &mut self.buffers.to_client;
-        //= rfc9110#8.6
-        // An answer to HEAD may announce the length of the answer to GET. Over HTTP/2 an empty answer announces none.
-        let is_head = self.down.request().method == Method::Head;
-        let has_no_length = matches!(status, 204 | 304) || body.is_empty() && self.down.is_http2();
-        if is_head && !has_no_length {
-            let length = Decimal::new(body.len() as u64);
-            edits.append("Content-Length", length.as_bytes());
-        }
         if self.facts.is_grpc_call {
-            self.record.grpc_status = grpc::status_in(edits.iter());
+            self.record.grpc_status = grpc::status_in(self.buffers.to_client.iter());
         }
         let mut head = Head::with_status(status);
         // Over HTTP/2 an empty answer ends with its head. gRPC clients read a status in a head only if the head ends
@@ -115,15 +113,35 @@ impl<N: Net> Exchange<'_, N> {
             0 => BodyKind::None,
             len => BodyKind::Length(len as u64),
         };
-        self.complete_answer(&mut head, &[], kind);
-        let edits = &self.buffers.to_client;
-        let framing = self.down.respond(&head, &[], edits, kind)?;
+        let mut filters = self.complete_answer(&mut head, &[], kind);
+        //= rfc9110#8.6
+        // An answer to HEAD may announce the length of the answer to GET. Over HTTP/2 an empty answer announces none.
+        let is_head = self.down.request().method == Method::Head;
+        let has_no_length = matches!(status, 204 | 304) || body.is_empty() && self.down.is_http2();
+        if is_head && !has_no_length && filters.is_none() {
+            let length = Decimal::new(body.len() as u64);
+            let edits = &mut self.buffers.to_client;
+            edits.append("Content-Length", length.as_bytes());
+        }
         self.record.status = status;
-        if framing.body != BodyKind::None && !body.is_empty() {
+        let framed = self.filter_answer(&mut filters, &mut head, kind);
+        let mut has_body = !body.is_empty();
+        if let Framed::Now(kind) = framed {
+            let edits = &self.buffers.to_client;
+            let framing = self.down.respond(&head, &[], edits, kind)?;
+            has_body &= framing.body != BodyKind::None;
+        }
+        if let Some(mut chain) = filters {
+            chain.push(self.core.net.pool().copy(body));
+            chain.end(&Trailers::default());
+            return Ok(Some(Self::hold_reply(chain, head, framed)));
+        }
+        if has_body {
             self.record.bytes_out += body.len() as u64;
             self.down.send_data(self.core.net.pool().copy(body))?;
         }
-        self.down.send_end(&Trailers::default())
+        self.down.send_end(&Trailers::default())?;
+        Ok(None)
     }
 
     /// Adds the fields of an error, and returns its status and body.

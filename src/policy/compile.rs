@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use weir_config::{Config, Listener, Route};
 
+use super::compress::Rules;
 use super::jwt::{JwtStatePlan, JwtStep};
 use super::{PlannedStep, StatePlan, StatePlans, Step};
 
@@ -21,6 +22,12 @@ pub fn compile_route(
         steps.push(PlannedStep {
             step: Step::Jwt(Arc::new(JwtStep::new(jwt))),
             state: Some(states.add(StatePlan::Jwt(JwtStatePlan::new(jwt)))),
+        });
+    }
+    if let Some(compress) = &route.policies.compress {
+        steps.push(PlannedStep {
+            step: Step::Compress(Arc::new(Rules::new(compress))),
+            state: None,
         });
     }
     Ok(in_order(steps))

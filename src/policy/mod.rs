@@ -11,7 +11,9 @@
 mod call;
 mod claims;
 mod compile;
+pub mod compress;
 mod facts;
+pub mod filter;
 mod flow;
 pub mod forward_auth;
 pub mod json;
@@ -34,6 +36,7 @@ pub use verdict::{StepVerdict, Verdict};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use filter::Filters;
 use weir_proto_h1::Edits;
 
 use forward_auth::{ForwardAuth, Verdicts};
@@ -46,6 +49,11 @@ pub enum Step {
     Jwt(Arc<JwtStep>),
     /// `forward_auth`.
     ForwardAuth(Arc<ForwardAuth>),
+    /// `compress`.
+    Compress(Arc<compress::Rules>),
+    /// Filters that a unit test wants.
+    #[cfg(test)]
+    Probe(Arc<filter::probe::ProbeStep>),
 }
 
 /// A step, and the state that it uses.
@@ -64,6 +72,9 @@ impl Step {
         match self {
             Self::Jwt(_) => PolicyKind::Jwt,
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
+            Self::Compress(_) => PolicyKind::Compress,
+            #[cfg(test)]
+            Self::Probe(_) => PolicyKind::Compress,
         }
     }
 
@@ -72,6 +83,9 @@ impl Step {
         match self {
             Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
+            Self::Compress(_) => Flow::Next,
+            #[cfg(test)]
+            Self::Probe(_) => Flow::Next,
         }
     }
 
@@ -86,6 +100,9 @@ impl Step {
         match self {
             Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
+            Self::Compress(_) => Flow::Next,
+            #[cfg(test)]
+            Self::Probe(_) => Flow::Next,
         }
     }
 
@@ -101,6 +118,9 @@ impl Step {
         match self {
             Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
+            Self::Compress(_) => {}
+            #[cfg(test)]
+            Self::Probe(_) => {}
         }
     }
 
@@ -109,13 +129,35 @@ impl Step {
     pub fn edit_answer(
         &self,
         _state: Option<&State>,
-        _request: &StepRequest<'_>,
+        request: &StepRequest<'_>,
         facts: &mut Facts,
         answer: &mut AnswerView<'_>,
     ) {
         match self {
             Self::Jwt(_) => {}
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
+            Self::Compress(rules) => rules.edit_answer(request, facts, answer),
+            #[cfg(test)]
+            Self::Probe(probe) => probe.filter_answer(answer.filters),
+        }
+    }
+
+    /// Adds the filters that the step has for the body of a request, once for each attempt. Not called for a request
+    /// without a body.
+    #[cfg_attr(
+        not(test),
+        expect(unused_variables, reason = "no policy filters requests yet")
+    )]
+    pub fn filter_request(
+        &self,
+        _request: &StepRequest<'_>,
+        _facts: &Facts,
+        filters: &mut Filters,
+    ) {
+        match self {
+            Self::Jwt(_) | Self::ForwardAuth(_) | Self::Compress(_) => {}
+            #[cfg(test)]
+            Self::Probe(probe) => probe.filter_request(filters),
         }
     }
 
@@ -124,6 +166,9 @@ impl Step {
         match self {
             Self::Jwt(jwt) => jwt.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),
+            Self::Compress(rules) => rules.explain(request, facts),
+            #[cfg(test)]
+            Self::Probe(_) => Verdict::Does("nothing".into()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use weir_proto_h1::{BodyKind, Edits, Head, Request};
 
+use super::filter::Filters;
 use crate::ids::{ListenerId, RouteId};
 use crate::io::{Address, Instant};
 use crate::tls::TlsParameters;
@@ -67,6 +68,8 @@ pub struct AnswerView<'a> {
     pub edits: &'a mut Edits,
     /// Whether Weir itself answers.
     pub is_local: bool,
-    /// The body that follows.
+    /// The body that follows. An answer to HEAD has none, but its head may say how long that of GET would be.
     pub body: BodyKind,
+    /// The filters that change the body.
+    pub filters: &'a mut Filters,
 }

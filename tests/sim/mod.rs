@@ -59,18 +59,32 @@ pub struct Rig<'a> {
     endpoints: RefCell<Arc<EndpointSets>>,
     board: Arc<EndpointBoard>,
     policies: RefCell<Registry>,
+    /// What a test changes in each plan.
+    change: fn(&World, &mut Plan),
 }
 
 impl<'a> Rig<'a> {
     /// Starts `cores` cores with a configuration.
     pub fn start(world: &'a World, cores: u32, config: &str) -> Self {
-        Self::start_from(world, 0, cores, config)
+        Self::start_with(world, (0, cores), config, |_, _| {})
     }
 
     /// Like `start`, numbering the cores from `first`: a second process beside another.
     pub fn start_from(world: &'a World, first: u32, cores: u32, config: &str) -> Self {
+        Self::start_with(world, (first, cores), config, |_, _| {})
+    }
+
+    /// Like `start_from`, with a change to the plan of each configuration.
+    pub fn start_with(
+        world: &'a World,
+        (first, cores): (u32, u32),
+        config: &str,
+        change: fn(&World, &mut Plan),
+    ) -> Self {
         let mut policies = Registry::default();
-        let (plan, endpoints) = compile(config, 1, &mut policies);
+        let (mut plan, endpoints) = compile(config, 1, &mut policies);
+        change(world, &mut plan);
+        let plan = Arc::new(plan);
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (first..first + cores)
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
@@ -100,6 +114,7 @@ impl<'a> Rig<'a> {
             endpoints: RefCell::new(endpoints),
             board: shared.board.clone(),
             policies: RefCell::new(policies),
+            change,
         }
     }
 
@@ -115,7 +130,9 @@ impl<'a> Rig<'a> {
     pub fn reload(&self, config: &str) -> Receipts {
         let (receipt, receipts) = Receipts::new();
         let old = self.plan.borrow().clone();
-        let (new, endpoints) = compile(config, old.epoch + 1, &mut self.policies.borrow_mut());
+        let (mut new, endpoints) = compile(config, old.epoch + 1, &mut self.policies.borrow_mut());
+        (self.change)(self.world, &mut new);
+        let new = Arc::new(new);
         for mail in &self.mailboxes {
             let fresh = new.listeners.iter().zip(0..).filter(|(listener, _)| {
                 let mut before = old.listeners.iter();
@@ -193,7 +210,7 @@ fn resolve(config: &Config, names: &[(&str, [u8; 4])]) -> EndpointSets {
     EndpointSets::compile(config, &look_up).unwrap()
 }
 
-fn compile(config: &str, epoch: u64, policies: &mut Registry) -> (Arc<Plan>, Arc<EndpointSets>) {
+fn compile(config: &str, epoch: u64, policies: &mut Registry) -> (Plan, Arc<EndpointSets>) {
     let config = parse(config);
     let mut plan = Plan::compile(&config).unwrap();
     let mut endpoints = resolve(&config, &[]);
@@ -202,5 +219,5 @@ fn compile(config: &str, epoch: u64, policies: &mut Registry) -> (Arc<Plan>, Arc
     plan.equip(&tls);
     plan.states.equip(policies);
     (plan.epoch, endpoints.epoch) = (epoch, epoch);
-    (Arc::new(plan), Arc::new(endpoints))
+    (plan, Arc::new(endpoints))
 }

@@ -37,7 +37,7 @@ pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;
 pub(crate) mod sets;
 
-use self::compress::Compress;
+use self::compress::{Compress, CompressKind};
 use self::concurrency::Concurrency;
 use self::cors::{Cors, CorsKind};
 use self::declare::policies;
@@ -71,7 +71,10 @@ policies! {
 
         planned forward_auth: Option<ForwardAuth>;
 
-        planned compress: Option<Compress>;
+        /// Compression of answers for clients that accept it. Set `true` for text, JSON and the like, or a list of
+        /// algorithms, the preferred ones first; the table has the rest. Do not compress answers that mix a secret with
+        /// what others can make the client send.
+        policy compress: Option<Compress> = "compress" as CompressKind;
 
         /// Requests need a valid token (JWT): 401 without, 403 if it does not grant what `require` asks for. Set it to
         /// verify tokens once, before any endpoint sees the request. [policies.md](policies.md#jwt) says what Weir checks.

@@ -204,6 +204,7 @@ fn a_success_passes_with_the_servers_fields_and_without_the_clients() {
         edits: &mut to_client,
         is_local: true,
         body: BodyKind::None,
+        filters: &mut crate::policy::filter::Filters::default(),
     };
     step.edit_answer(&asked.facts, &mut view);
     let values: Vec<_> = to_client.iter().map(|(_, value)| value).collect();
