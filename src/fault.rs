@@ -136,6 +136,8 @@ reasons! {
     NoRoute "no_route" 404 "destination_not_found";
     /// The request has passed this proxy before, or has passed too many proxies.
     Loop "loop" 508 "proxy_loop_detected";
+    /// The client's address may not send this request.
+    IpDenied "ip_denied" 403 "http_request_denied";
     /// The request has no token, and the route requires one.
     TokenMissing "token_missing" 401 "http_request_denied";
     /// The token is malformed, is not signed by a key of its issuer, is for another audience, or is not valid yet.

@@ -1,6 +1,7 @@
 //! The typed configuration: plain data for the plan compiler, in which every name is resolved and every check has passed.
 
 use crate::policy::Policies;
+use crate::policy::ip::Networks;
 use crate::slice::access_log::AccessLog;
 use crate::slice::cores::{Cores, Driver};
 use crate::slice::endpoint::Endpoint;
@@ -152,6 +153,20 @@ impl Config {
             self.retries.patched(&upstream.retries)
         });
         base.patched(&route.retries)
+    }
+
+    /// The files of networks that `ip` rules in use name, in no order; a file may come several times.
+    pub fn ip_lists(&self) -> impl Iterator<Item = &NamedFile> {
+        let listeners = self.listeners.iter().map(|each| &each.policies.ip);
+        let routes = self.routes.iter().map(|each| &each.policies.ip);
+        let all = [&self.policies.ip]
+            .into_iter()
+            .chain(listeners)
+            .chain(routes);
+        let networks = all
+            .flatten()
+            .flat_map(|rules| rules.allow.iter().chain(&rules.deny));
+        networks.filter_map(Networks::list)
     }
 
     /// Whether Weir trusts every peer of `listener`: it is a trusted Unix socket.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use weir_config::{Config, Listener, Route};
+use weir_config::{Config, IpRules, Listener, Route};
 
 use super::compress::Rules;
 use super::jwt::{JwtStatePlan, JwtStep};
-use super::{PlannedStep, StatePlan, StatePlans, Step};
+use super::{PlannedStep, StatePlan, StatePlans, Step, ip};
 
 /// Compiles the policies of a route, in the order in which they run.
 ///
@@ -17,7 +17,7 @@ pub fn compile_route(
     route: &Route,
     states: &mut StatePlans,
 ) -> Result<Box<[PlannedStep]>, String> {
-    let mut steps = Vec::new();
+    let mut steps = add_ip(&route.policies.ip, states);
     if let Some(jwt) = &route.policies.jwt {
         steps.push(PlannedStep {
             step: Step::Jwt(Arc::new(JwtStep::new(jwt))),
@@ -34,8 +34,15 @@ pub fn compile_route(
 }
 
 /// Compiles the policies of a listener, in the order in which they run.
-pub fn compile_listener(_listener: &Listener, _states: &mut StatePlans) -> Box<[PlannedStep]> {
-    in_order(Vec::new())
+pub fn compile_listener(listener: &Listener, states: &mut StatePlans) -> Box<[PlannedStep]> {
+    in_order(add_ip(&listener.policies.ip, states))
+}
+
+fn add_ip(rules: &[IpRules], states: &mut StatePlans) -> Vec<PlannedStep> {
+    rules
+        .iter()
+        .map(|rules| ip::plan_step(rules, states))
+        .collect()
 }
 
 /// Sorts steps by kind. Those of one kind keep their order.

@@ -16,6 +16,7 @@ mod facts;
 pub mod filter;
 mod flow;
 pub mod forward_auth;
+pub mod ip;
 pub mod json;
 pub mod jwt;
 mod kind;
@@ -40,11 +41,14 @@ use filter::Filters;
 use weir_proto_h1::Edits;
 
 use forward_auth::{ForwardAuth, Verdicts};
+use ip::CoreMap;
 use jwt::{JwtState, JwtStep};
 
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// `ip`.
+    Ip(Arc<ip::Rules>),
     /// `jwt`.
     Jwt(Arc<JwtStep>),
     /// `forward_auth`.
@@ -70,6 +74,7 @@ impl Step {
     #[must_use]
     pub fn kind(&self) -> PolicyKind {
         match self {
+            Self::Ip(_) => PolicyKind::Ip,
             Self::Jwt(_) => PolicyKind::Jwt,
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
             Self::Compress(_) => PolicyKind::Compress,
@@ -81,6 +86,7 @@ impl Step {
     /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
     pub fn run(&self, state: Option<&State>, request: &StepRequest<'_>, facts: &mut Facts) -> Flow {
         match self {
+            Self::Ip(rules) => rules.run(core_map(state), facts),
             Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
             Self::Compress(_) => Flow::Next,
@@ -98,6 +104,7 @@ impl Step {
         woken: Woken,
     ) -> Flow {
         match self {
+            Self::Ip(_) => Flow::Next,
             Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
             Self::Compress(_) => Flow::Next,
@@ -116,6 +123,7 @@ impl Step {
         edits: &mut Edits,
     ) {
         match self {
+            Self::Ip(_) => {}
             Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
             Self::Compress(_) => {}
@@ -134,7 +142,7 @@ impl Step {
         answer: &mut AnswerView<'_>,
     ) {
         match self {
-            Self::Jwt(_) => {}
+            Self::Ip(_) | Self::Jwt(_) => {}
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
             Self::Compress(rules) => rules.edit_answer(request, facts, answer),
             #[cfg(test)]
@@ -155,7 +163,7 @@ impl Step {
         filters: &mut Filters,
     ) {
         match self {
-            Self::Jwt(_) | Self::ForwardAuth(_) | Self::Compress(_) => {}
+            Self::Ip(_) | Self::Jwt(_) | Self::ForwardAuth(_) | Self::Compress(_) => {}
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_request(filters),
         }
@@ -164,12 +172,21 @@ impl Step {
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
     pub fn explain(&self, request: &StepRequest<'_>, facts: &mut Facts) -> Verdict {
         match self {
+            Self::Ip(rules) => rules.explain(facts.client),
             Self::Jwt(jwt) => jwt.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),
             Self::Compress(rules) => rules.explain(request, facts),
             #[cfg(test)]
             Self::Probe(_) => Verdict::Does("nothing".into()),
         }
+    }
+}
+
+/// The core's map of networks of a step of `ip`.
+fn core_map(state: Option<&State>) -> Option<&CoreMap> {
+    match state {
+        Some(State::Ip(map)) => Some(map),
+        _ => None,
     }
 }
 

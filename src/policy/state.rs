@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use super::forward_auth::{ForwardAuth, Verdicts};
+use super::ip::{self, CoreMap};
 use super::jwt::{JwtState, JwtStatePlan, KeyBoard};
 
 /// The place of a state in [`StatePlans`].
@@ -18,6 +19,8 @@ pub struct StatePlans(Vec<StatePlan>);
 /// A state that a plan asks for.
 #[derive(Clone, Debug)]
 pub enum StatePlan {
+    /// The rules of `ip` of one level. Each plan has its own.
+    Ip(Arc<ip::Rules>),
     /// Keys and verified tokens of `jwt` steps with the same rules.
     Jwt(JwtStatePlan),
     /// The verdicts of `forward_auth` steps with equal settings.
@@ -27,6 +30,8 @@ pub enum StatePlan {
 /// What one core keeps for one policy. A state survives a reload if its kind and name stay.
 #[derive(Debug)]
 pub enum State {
+    /// The map of networks of `ip` rules.
+    Ip(CoreMap),
     /// Keys and verified tokens.
     Jwt(JwtState),
     /// Verdicts of `forward_auth`.
@@ -81,6 +86,14 @@ impl StatePlans {
         StateId(index as u32)
     }
 
+    /// The `ip` rules of all levels.
+    pub fn ip_rules(&self) -> impl Iterator<Item = &Arc<ip::Rules>> {
+        self.0.iter().filter_map(|plan| match plan {
+            StatePlan::Ip(rules) => Some(rules),
+            _ => None,
+        })
+    }
+
     /// Connects the states to what all cores share.
     pub fn equip(&mut self, registry: &mut Registry) {
         for state in &mut self.0 {
@@ -92,7 +105,7 @@ impl StatePlans {
     pub fn key_boards(&self) -> impl Iterator<Item = &Arc<KeyBoard>> {
         let boards = self.0.iter().filter_map(|state| match state {
             StatePlan::Jwt(tokens) => Some(tokens.boards()),
-            StatePlan::ForwardAuth(_) => None,
+            StatePlan::Ip(_) | StatePlan::ForwardAuth(_) => None,
         });
         boards.flatten()
     }
@@ -115,6 +128,7 @@ impl StatePlan {
     /// Whether this is the same state: of the same kind and name.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Ip(rules), Self::Ip(other)) => Arc::ptr_eq(rules, other),
             (Self::Jwt(rules), Self::Jwt(other)) => rules.is_same(other),
             (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
             _ => false,
@@ -124,7 +138,7 @@ impl StatePlan {
     fn equip(&mut self, registry: &mut Registry) {
         match self {
             Self::Jwt(tokens) => tokens.equip(&mut registry.keys),
-            Self::ForwardAuth(_) => {}
+            Self::Ip(_) | Self::ForwardAuth(_) => {}
         }
     }
 
@@ -134,6 +148,7 @@ impl StatePlan {
             return old.clone();
         }
         Rc::new(match self {
+            Self::Ip(rules) => State::Ip(CoreMap::new(rules.clone())),
             Self::Jwt(tokens) => State::Jwt(tokens.make()),
             Self::ForwardAuth(_) => State::ForwardAuth(Verdicts::default()),
         })

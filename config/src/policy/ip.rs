@@ -33,6 +33,17 @@ pub enum Networks {
     List(NamedFile),
 }
 
+impl Networks {
+    /// The file, if this is a list.
+    #[must_use]
+    pub fn list(&self) -> Option<&NamedFile> {
+        match self {
+            Self::List(file) => Some(file),
+            Self::Network(_) => None,
+        }
+    }
+}
+
 const FOREIGN_NAMES: &[ForeignName] = &[
     (
         &[
