@@ -29,7 +29,7 @@ use crate::slice::timeouts::{Timeouts, TimeoutsPatch, check_timeouts};
 use crate::slice::trusted_proxies::{
     FORWARDED_HEADER, ForwardedHeader, TrustedPeer, TrustedPeerText, check_trusted_peers,
 };
-use crate::slice::upstream::{RawUpstream, UpstreamName, check_upstreams};
+use crate::slice::upstream::{RawUpstream, UpstreamName, check_upstreams, upstream_of_server};
 use crate::slice::user::{Account, AccountKind, check_group};
 use crate::text::diagnostic::Code;
 use crate::value::address::{Address, AddressText};
@@ -142,7 +142,7 @@ impl RawFile {
         );
         let trusted = self.trusted_proxies.unwrap_or_default();
         let trusted_proxies = check_trusted_peers(trusted, &listeners, cx);
-        let upstreams = check_upstreams(upstreams, &listeners, cx);
+        let mut upstreams = check_upstreams(upstreams, &listeners, cx);
         let routes = self.routes.unwrap_or_default();
         let mut sets = PolicySets::new(self.policies, self.policy_sets.unwrap_or_default(), cx);
         let top = Place {
@@ -155,6 +155,8 @@ impl RawFile {
         let policies = sets.of_top(&top, cx);
         let (routes, route_names) =
             check_routes(routes, &mut sets, &upstream_names, &listeners, cx);
+        let servers = upstream_names.servers();
+        upstreams.extend(servers.iter().map(|server| upstream_of_server(server, cx)));
         let tests = self.tests.unwrap_or_default().into_iter();
         let tests = tests
             .filter_map(|raw| check_test(raw, &route_names, &upstream_names, cx))
@@ -265,6 +267,12 @@ fn warn_of_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) 
         if let Target::Upstream { index } = route.target
             && let Some(used) = used.get_mut(index)
         {
+            *used = true;
+        }
+    }
+    let policies = config.routes.iter().map(|route| &route.policies);
+    for auth in policies.filter_map(|policies| policies.forward_auth.as_ref()) {
+        if let Some(used) = used.get_mut(auth.upstream) {
             *used = true;
         }
     }

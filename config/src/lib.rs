@@ -42,7 +42,7 @@ pub use policy::compress::{Compress, ContentCoding};
 pub use policy::concurrency::Concurrency;
 pub use policy::cors::{AskedFor, Cors};
 pub use policy::errors::{ErrorAnswer, ErrorContent, ErrorKey, Errors};
-pub use policy::forward_auth::ForwardAuth;
+pub use policy::forward_auth::{AuthMethod, ForwardAuth, OnAuthError};
 pub use policy::headers::HeaderRules;
 pub use policy::ip::{IpRules, Networks};
 pub use policy::jwt::{Jwt, JwtIssuer, JwtKeys, OnMissing, TokenPlace};
@@ -90,6 +90,7 @@ pub use value::file_path::NamedFile;
 pub use value::network::Cidr;
 pub use value::placeholder::{PlaceholderText, TextPiece};
 pub use value::regex::RegexPattern;
+pub use value::server_url::{ServerUrl, UrlHost};
 pub use value::template::{ValuePiece, ValueTemplate};
 pub use value::variable::Variable;
 

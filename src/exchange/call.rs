@@ -35,8 +35,15 @@ impl<N: Net> Exchange<'_, N> {
         };
         let (core, plan) = (self.core, self.plan);
         let (context, timer) = (self.down.context, self.down.timer);
+        let mut digits = [0; 32];
+        let id = self.record.id_text(self.down.block, &mut digits).into();
+        let caller = Caller {
+            context,
+            timer: Some(timer),
+            id: Some(id),
+        };
         // In a box: few requests make calls, and every exchange would hold the memory.
-        let mut calling = Box::pin(run(core, plan, (context, Some(timer)), call, permit));
+        let mut calling = Box::pin(run(core, plan, caller, call, permit));
         let mut waiter = ExchangeWaiter {
             exchange: self,
             replay: &Replay::default(),
@@ -63,7 +70,12 @@ pub fn detach<N: Net>(
     core.net.spawn(async move {
         let core = &its_core;
         core.share.renew();
-        let calling = Box::pin(run(core, &plan, (&context, None), call, permit));
+        let caller = Caller {
+            context: &context,
+            timer: None,
+            id: None,
+        };
+        let calling = Box::pin(run(core, &plan, caller, call, permit));
         // The counters of the upstream have the outcome.
         if let Err(panic) = guarded(core, calling).await {
             report_panic(core, &*panic);
@@ -72,11 +84,20 @@ pub fn detach<N: Net>(
     true
 }
 
-/// Makes one call on behalf of a client. The timer's owner, if any, pays for the call's memory.
+/// The request that a call is made for.
+struct Caller<'a> {
+    context: &'a ConnectionContext,
+    /// The owner of the timer pays for the call's memory; `None` if nobody waits for the call.
+    timer: Option<&'a Timer>,
+    /// The id of the request, which the server gets too.
+    id: Option<Box<[u8]>>,
+}
+
+/// Makes one call.
 async fn run<N: Net>(
     core: &Rc<Core<N>>,
     plan: &CorePlan<N>,
-    (context, payer): (&ConnectionContext, Option<&Timer>),
+    caller: Caller<'_>,
     call: Box<Call>,
     _permit: CallPermit,
 ) -> Result<CallAnswer, Reason> {
@@ -88,7 +109,7 @@ async fn run<N: Net>(
         body_bytes_max,
     } = *call;
     let timer = core.timers.timer();
-    if let Some(payer) = payer {
+    if let Some(payer) = caller.timer {
         timer.charge_to(payer);
     }
     let (head, block) = request.into_parts();
@@ -100,9 +121,10 @@ async fn run<N: Net>(
     };
     drop(block);
     let mut buffers = ExchangeBuffers::new(None);
-    let edits = &mut buffers.to_upstream;
-    edits.append_via(Version::Http11, &plan.plan);
-    let down = ClientSide::inner(context, &timer, &mut request, &mut stream);
+    buffers
+        .to_upstream
+        .append_own(Version::Http11, &plan.plan, caller.id.as_deref());
+    let down = ClientSide::inner(caller.context, &timer, &mut request, &mut stream);
     let mut exchange = Exchange::begin(core, plan, down, &mut buffers);
     exchange.deadline = core.net.now() + timeout;
     let served = exchange.forward(None, upstream).await;

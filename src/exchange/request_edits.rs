@@ -170,9 +170,12 @@ impl RequestEdits {
         self.host.extend_from_slice(with.host);
     }
 
-    /// Adds Via to a request of Weir's own.
-    pub(super) fn append_via(&mut self, version: Version, plan: &Plan) {
+    /// Adds what Weir writes in a request of its own: Via, and the id of the client's request.
+    pub(super) fn append_own(&mut self, version: Version, plan: &Plan, id: Option<&[u8]>) {
         via(&mut self.edits, version, plan);
+        if let Some(id) = id {
+            self.edits.append(request_id::FIELD, id);
+        }
     }
 
     fn append_request_id(&mut self, id: RequestId) {

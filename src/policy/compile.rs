@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir_config::{Config, IpRules, Listener, Route};
 
 use super::compress::Rules;
+use super::forward_auth::ForwardAuth;
 use super::jwt::{JwtStatePlan, JwtStep};
 use super::{PlannedStep, StatePlan, StatePlans, Step, ip};
 
@@ -13,21 +14,30 @@ use super::{PlannedStep, StatePlan, StatePlans, Step, ip};
 /// # Errors
 /// What is wrong, in one sentence without a full stop.
 pub fn compile_route(
-    _config: &Config,
+    config: &Config,
     route: &Route,
     states: &mut StatePlans,
 ) -> Result<Box<[PlannedStep]>, String> {
-    let mut steps = add_ip(&route.policies.ip, states);
-    if let Some(jwt) = &route.policies.jwt {
+    let policies = &route.policies;
+    let mut steps = add_ip(&policies.ip, states);
+    if let Some(jwt) = &policies.jwt {
         steps.push(PlannedStep {
             step: Step::Jwt(Arc::new(JwtStep::new(jwt))),
             state: Some(states.add(StatePlan::Jwt(JwtStatePlan::new(jwt)))),
         });
     }
-    if let Some(compress) = &route.policies.compress {
+    if let Some(compress) = &policies.compress {
         steps.push(PlannedStep {
             step: Step::Compress(Arc::new(Rules::new(compress))),
             state: None,
+        });
+    }
+    if let Some(auth) = &policies.forward_auth {
+        let auth = Arc::new(ForwardAuth::compile(config, auth)?);
+        let keeps = auth.keeps_verdicts();
+        steps.push(PlannedStep {
+            state: keeps.then(|| states.add(StatePlan::ForwardAuth(auth.clone()))),
+            step: Step::ForwardAuth(auth),
         });
     }
     Ok(in_order(steps))

@@ -42,7 +42,7 @@ use self::concurrency::Concurrency;
 use self::cors::{Cors, CorsKind};
 use self::declare::policies;
 use self::errors::{Errors, ErrorsKind};
-use self::forward_auth::ForwardAuth;
+use self::forward_auth::{ForwardAuth, ForwardAuthKind};
 use self::headers::HeaderRules;
 use self::ip::{IpKind, IpRules};
 use self::jwt::Jwt;
@@ -69,7 +69,9 @@ policies! {
 
         planned concurrency: Vec<Concurrency>;
 
-        planned forward_auth: Option<ForwardAuth>;
+        /// Asks another server whether a request may pass: a URL, the name of an upstream, or a table. An answer of 2xx
+        /// lets it pass; any other goes to the client, so that the server can send it to a login page.
+        policy forward_auth: Option<ForwardAuth> = "forward_auth" as ForwardAuthKind;
 
         /// Compression of answers for clients that accept it. Set `true` for text, JSON and the like, or a list of
         /// algorithms, the preferred ones first; the table has the rest. Do not compress answers that mix a secret with

@@ -7,13 +7,14 @@ use crate::decode::kinds::{
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
-use crate::slice::endpoint::{Endpoint, ServerKind, check_endpoints};
+use crate::slice::endpoint::{Endpoint, EndpointAddress, ServerKind, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::timeouts::{InUpstream, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
 use crate::text::diagnostic::{Code, Position};
+use crate::value::server_url::{ServerUrl, UrlHost};
 
 /// A named group of endpoints that serve the same content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,29 @@ impl Upstream {
             retries: RetriesPatch::default(),
             position: Position::default(),
         }
+    }
+}
+
+/// The upstream of a server that a policy names by its URL. Its name is that URL without the path, which no upstream of
+/// the file can have.
+pub(crate) fn upstream_of_server(server: &Spanned<ServerUrl>, cx: &Decoder<'_>) -> Upstream {
+    let Spanned { value: url, span } = server;
+    let address = match &url.host {
+        UrlHost::Ip(ip) => EndpointAddress::Ip((*ip, url.port).into()),
+        UrlHost::Name(host) => EndpointAddress::Name {
+            host: host.clone(),
+            port: url.port,
+        },
+    };
+    let position = cx.position(span);
+    let endpoint = Endpoint {
+        tls: url.is_tls,
+        position: position.clone(),
+        ..address.into()
+    };
+    Upstream {
+        position,
+        ..Upstream::new(&url.to_string(), vec![endpoint])
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod media_type;
 pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;
+pub(crate) mod server_url;
 pub(crate) mod template;
 pub(crate) mod upstream_names;
 pub(crate) mod variable;

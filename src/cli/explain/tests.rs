@@ -622,3 +622,21 @@ fn explain_names_dropped_fields() {
     assert!(text("X-Forwarded-Proto: http").contains("308"));
     assert!(!text("X-Forwarded-Proto: https").contains("308"));
 }
+
+#[test]
+fn explain_says_which_server_would_be_asked() {
+    let file = "[listen.\"0.0.0.0:80\"]\n[upstream]\na = [\"10.0.0.1:80\"]\n[[route]]\nmatch = \"/*\"\nto = \"a\"\n\
+                forward_auth = { to = \"http://auth.internal/verify?x\", copy_to_request = \"Remote-User\", \
+                copy_to_response = [\"Set-Cookie\", \"X-A\"], on_error = \"allow\" }\n";
+    let question = Question {
+        method: "GET".to_owned(),
+        url: "http://a/".to_owned(),
+        ..Question::default()
+    };
+    let text = explain(&plan(file).1, &question).unwrap();
+    let row = "policy     forward_auth would check: asks http://auth.internal (GET /verify?x); \
+               endpoints get its Remote-User; the client gets its Set-Cookie, X-A; \
+               lets requests pass while it fails";
+    assert!(text.lines().any(|line| line == row), "{text}");
+    assert!(text.contains("upstream   a"), "{text}");
+}

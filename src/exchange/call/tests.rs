@@ -15,7 +15,7 @@ use crate::upstream::{CoreUpstreams, UpstreamRegistry};
 const ENDPOINT: &str = "10.2.0.1:8080";
 
 /// A core without listeners.
-struct Caller {
+struct Rig {
     core: Rc<Core<Sim>>,
     plan: Rc<CorePlan<Sim>>,
     upstreams: Rc<CoreUpstreams<Sim>>,
@@ -23,7 +23,7 @@ struct Caller {
     payer: Timer,
 }
 
-impl Caller {
+impl Rig {
     fn new(net: Sim, keys: &str) -> Self {
         let file = format!(
             "[listen.\"10.1.0.1:80\"]\n[upstream.app]\nservers = [\"{ENDPOINT}\"]\n{keys}\n\
@@ -58,8 +58,12 @@ impl Caller {
     /// The future of one call on behalf of the payer.
     fn call(&self, call: Call) -> impl Future<Output = Result<CallAnswer, Reason>> {
         let permit = self.core.calls.begin_awaited().unwrap();
-        let payer = (&self.context, Some(&self.payer));
-        run(&self.core, &self.plan, payer, Box::new(call), permit)
+        let caller = Caller {
+            context: &self.context,
+            timer: Some(&self.payer),
+            id: None,
+        };
+        run(&self.core, &self.plan, caller, Box::new(call), permit)
     }
 
     fn detach(&self, call: Call) -> bool {
@@ -71,7 +75,7 @@ impl Caller {
 fn on_core<F>(
     keys: &'static str,
     set: impl Fn(&World),
-    test: impl Fn(Rc<Caller>) -> F + Copy + 'static,
+    test: impl Fn(Rc<Rig>) -> F + Copy + 'static,
 ) where
     F: Future<Output = ()> + 'static,
 {
@@ -81,7 +85,7 @@ fn on_core<F>(
         let is_done = Rc::new(RefCell::new(false));
         let done = is_done.clone();
         world.start(0, async move {
-            let caller = Rc::new(Caller::new(net.clone(), keys));
+            let caller = Rc::new(Rig::new(net.clone(), keys));
             let core = caller.core.clone();
             net.spawn(caller.upstreams.clone().watch_idle());
             net.spawn(async move {
@@ -139,7 +143,7 @@ fn a_call_gets_the_answer_to_exactly_its_request() {
             )
         });
     };
-    on_core("", echo, |caller: Rc<Caller>| async move {
+    on_core("", echo, |caller: Rc<Rig>| async move {
         for _ in 0..3 {
             let answer = caller.call(get("/verify?a=b")).await.unwrap();
             assert_eq!(answer.status, 401);
@@ -163,7 +167,7 @@ fn calls_fail_for_the_reasons_of_ordinary_requests() {
             )
         });
     };
-    on_core("", too_large, |caller: Rc<Caller>| async move {
+    on_core("", too_large, |caller: Rc<Rig>| async move {
         let answer = caller.call(get("/")).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.cut_by, Some(Reason::CallTooLarge));
@@ -174,7 +178,7 @@ fn calls_fail_for_the_reasons_of_ordinary_requests() {
         assert_eq!(answer.cut_by, None);
     });
     let refused = |world: &World| world.set_reach(&at(ENDPOINT), Reach::Refused);
-    on_core("", refused, |caller: Rc<Caller>| async move {
+    on_core("", refused, |caller: Rc<Rig>| async move {
         assert_eq!(caller.call(get("/")).await, Err(Reason::ConnectFailed));
     });
     let silent = |world: &World| {
@@ -182,7 +186,7 @@ fn calls_fail_for_the_reasons_of_ordinary_requests() {
             peer.read_to_end().await;
         });
     };
-    on_core("", silent, |caller: Rc<Caller>| async move {
+    on_core("", silent, |caller: Rc<Rig>| async move {
         let began = caller.core.net.now();
         assert_eq!(caller.call(get("/")).await, Err(Reason::TotalTimeout));
         let took = caller.core.net.now().since(began);
@@ -197,7 +201,7 @@ fn a_dropped_call_leaves_nothing_behind() {
             peer.read_to_end().await;
         });
     };
-    on_core("", silent, |caller: Rc<Caller>| async move {
+    on_core("", silent, |caller: Rc<Rig>| async move {
         let mut calling = Box::pin(caller.call(get("/")));
         let until = caller.core.net.now() + Duration::from_secs(1);
         let mut sleep = std::pin::pin!(caller.core.net.sleep_until(until));
@@ -223,7 +227,7 @@ fn detached_calls_run_on_their_own_and_are_bounded() {
     on_core(
         "pool = { connections = 10 }",
         ok,
-        |caller: Rc<Caller>| async move {
+        |caller: Rc<Rig>| async move {
             let sent = (0..DETACHED_CALLS_MAX + 5).filter(|_| caller.detach(get("/")));
             assert_eq!(sent.count(), DETACHED_CALLS_MAX);
             let until = caller.core.net.now() + Duration::from_secs(60);

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir_config::{Config, OnAuthError};
 use weir_proto_h1::{Edits, Field, FieldId, Head, is_other_spelling};
 
 pub use verdicts::{AuthNotes, Verdicts};
@@ -50,6 +51,40 @@ pub struct ForwardAuth {
 }
 
 impl ForwardAuth {
+    /// Compiles the settings of a route.
+    ///
+    /// # Errors
+    /// The upstream is not in `config`.
+    pub(super) fn compile(
+        config: &Config,
+        from: &weir_config::ForwardAuth,
+    ) -> Result<Self, String> {
+        let known = config.upstreams.get(from.upstream);
+        let id = u32::try_from(from.upstream).ok();
+        let (Some(upstream), Some(id)) = (known, id) else {
+            return Err(format!("there is no upstream number {}", from.upstream));
+        };
+        let names = |names: &Vec<String>| names.iter().map(|name| name.as_str().into()).collect();
+        Ok(Self {
+            upstream: UpstreamId(id),
+            upstream_name: upstream.name.as_str().into(),
+            authority: from.authority.as_deref().map(Into::into),
+            method: from.method.as_str().into(),
+            target: from.target.as_str().into(),
+            request_fields: from.request_headers.as_ref().map(names),
+            copy_to_request: names(&from.copy_to_request),
+            copy_to_response: names(&from.copy_to_response),
+            timeout: from.timeout,
+            allows_on_error: from.on_error == OnAuthError::Allow,
+            cache: from.cache,
+        })
+    }
+
+    /// Whether the step keeps verdicts.
+    pub(super) fn keeps_verdicts(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// Whether a verdict for one is a verdict for the other: all settings are equal. The upstream may have another
     /// place in another plan.
     pub(super) fn asks_the_same(&self, other: &Self) -> bool {
@@ -98,8 +133,9 @@ impl ForwardAuth {
     ) -> Flow {
         match woken {
             Woken::Answered(answer) => self.judge(verdicts, request, facts, *answer),
+            Woken::CallFailed(reason) if is_of_weir(reason) => Flow::refuse(reason),
             Woken::CallFailed(reason) => self.go_without_verdict(is_of_server(reason)),
-            _ => self.go_without_verdict(false),
+            _ => Flow::refuse(Reason::Internal),
         }
     }
 
@@ -137,7 +173,7 @@ impl ForwardAuth {
     /// Says what the step would ask, and what follows.
     pub fn explain(&self) -> Verdict {
         let mut text = format!(
-            "would ask {} ({} {})",
+            "asks {} ({} {})",
             self.upstream_name, self.method, self.target
         );
         let copies = [
@@ -218,11 +254,12 @@ impl ForwardAuth {
     ) -> Flow {
         match answer.status {
             200..=299 => self.approve(verdicts, request, facts, &answer),
-            300..=499 if answer.cut_by.is_none() => {
-                Flow::Reply(Box::new(refusal::reply(request, facts, answer)))
-            }
-            // A refusal that Weir cannot pass on is still a refusal.
-            300..=499 => self.go_without_verdict(false),
+            300..=499 => match answer.cut_by {
+                None => Flow::Reply(Box::new(refusal::reply(request, facts, answer))),
+                Some(reason) if is_of_weir(reason) => Flow::refuse(reason),
+                // A refusal that Weir cannot pass on is still a refusal.
+                Some(_) => self.go_without_verdict(false),
+            },
             _ => self.go_without_verdict(true),
         }
     }
@@ -339,8 +376,16 @@ fn is_condition(id: FieldId) -> bool {
     )
 }
 
-/// Whether the server is to blame for a failed call, so that `on_error` decides. The others are Weir's own limits, and
-/// no client may get past the server by reaching one.
+/// Whether a call failed for a reason that is not about the server at all.
+fn is_of_weir(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ShuttingDown | Reason::MemoryLimit | Reason::CallLimit | Reason::Internal
+    )
+}
+
+/// Whether the server is to blame for a failed call, so that `on_error` decides. No client may get past the server by
+/// reaching a limit of Weir's.
 fn is_of_server(reason: Reason) -> bool {
     reason.is_of_endpoint()
         || matches!(
