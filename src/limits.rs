@@ -355,6 +355,9 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 /// TLS sessions with endpoints that a core keeps for resumption, per upstream.
 pub const TLS_SESSIONS_KEPT_MAX: usize = 256;
 
+/// The largest list of networks. A million networks have about 16 MiB.
+pub const IP_LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// The largest file of certificates or keys. System bundles have about 250 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

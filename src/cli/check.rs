@@ -92,5 +92,9 @@ fn summary(loaded: &LoadedConfig, names: NameLookup<'_>) -> String {
             count(n, "missing file")
         ),
     };
-    format!("{}{tests}{names}{missing}", parts.join(", "))
+    let missing_lists = match loaded.ip_lists.count_missing(&loaded.config) {
+        0 => String::new(),
+        n => format!("; {} of networks not read", count(n, "missing list")),
+    };
+    format!("{}{tests}{names}{missing}{missing_lists}", parts.join(", "))
 }

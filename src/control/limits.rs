@@ -33,7 +33,7 @@ pub(super) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How often control checks whether the cores have ended.
 pub(super) const WATCH: Duration = Duration::from_millis(20);
 
-/// How often control checks certificate and key files. A check is one system call for each file.
+/// How often control checks certificate and key files, and lists of networks. A check is one system call for each file.
 pub(super) const CERTIFICATES_WATCH: Duration = Duration::from_secs(2);
 
 /// How long a start or a reload waits for the addresses of all names together. Control looks up a name whose servers are

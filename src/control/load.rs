@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
+use super::ip_lists::{IpLists, MissingLists};
 use super::resolver::{self, ResolvedHosts, Resolver};
 use super::{cpus, preflight, system, user_access};
 use crate::files;
@@ -35,6 +36,8 @@ pub struct LoadedConfig {
     pub endpoints: EndpointSets,
     /// What was read from the files for TLS.
     pub tls: tls::LoadedTls,
+    /// The lists of networks that `ip` rules name.
+    pub ip_lists: IpLists,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
     /// The host names of endpoints, after a lookup.
@@ -103,6 +106,7 @@ pub fn load(
     let mut failures = loaded.plan.run_tests(&loaded.config);
     if machine != MachineCheck::Skip {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
+        let files = files.chain(loaded.ip_lists.paths());
         let own = match source {
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
@@ -166,6 +170,11 @@ fn compile(
     };
     let (tls, more) = tls.map_err(LoadError)?;
     warnings.extend(more);
+    let missing = match files {
+        Files::All(_) => MissingLists::Refuse,
+        Files::Here | Files::None => MissingLists::Skip,
+    };
+    let ip_lists = IpLists::read(&config, &name(source), missing).map_err(LoadError)?;
     let (endpoints, names) = match names {
         NameLookup::Resolve(resolver) => {
             let names = resolver.look_up(&resolver::hosts(&config));
@@ -179,6 +188,7 @@ fn compile(
     match (Plan::compile(&config), endpoints) {
         (Ok(mut plan), Ok(endpoints)) => {
             plan.equip(&tls);
+            ip_lists.give_to(&plan);
             // A start fits the plan again, to the cores it starts. This is for `weir check` and `weir explain`.
             system::fit(&mut plan, &endpoints, &config, cores(&config));
             warnings.extend(unresolved(source, &text, (&config, &endpoints), &names));
@@ -187,6 +197,7 @@ fn compile(
                 plan,
                 endpoints,
                 tls,
+                ip_lists,
                 warnings,
                 names,
             };

@@ -13,6 +13,7 @@ pub mod demo;
 mod drain;
 mod endpoint_watch;
 mod inherited_sockets;
+mod ip_lists;
 mod limits;
 mod listen;
 mod load;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+pub use ip_lists::IpLists;
 pub use load::{LoadError, LoadedConfig, MachineCheck, NameLookup, Source, load, load_untested};
 pub(crate) use phrases::count;
 pub use resolver::Resolver;
@@ -54,6 +56,7 @@ use crate::tls::TicketKeys;
 use admin::Admin;
 use certificates::Certificates;
 use demo::DemoEndpoints;
+use ip_lists::WatchedIpLists;
 use listen::OwnedFile;
 use missing_names::MissingNames;
 use service_manager::ServiceManager;
@@ -164,6 +167,7 @@ struct State {
     pid_file: Option<OwnedFile>,
     reloads: ReloadStats,
     certificates: Certificates,
+    ip_lists: WatchedIpLists,
     policies: policy::Registry,
 }
 

@@ -14,6 +14,7 @@ use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
 use super::inherited_sockets::InheritedSockets;
+use super::ip_lists::IpLists;
 use super::listen::{self, BoundSockets, OwnedFile};
 use super::load::{LoadedConfig, MachineCheck, NameLookup, Source, load};
 use super::missing_names::MissingNames;
@@ -86,6 +87,7 @@ struct PreparedReload {
     config: weir_config::Config,
     names: ResolvedHosts,
     tls: tls::LoadedTls,
+    ip_lists: IpLists,
     bound: BoundSockets,
     admin: Change<Admin>,
     access_log: Option<AccessLog>,
@@ -186,6 +188,7 @@ impl Control {
             mut plan,
             mut endpoints,
             tls,
+            ip_lists,
             names,
             ..
         } = loaded;
@@ -239,6 +242,7 @@ impl Control {
             config,
             names,
             tls,
+            ip_lists,
             bound,
             admin,
             access_log,
@@ -254,6 +258,7 @@ impl Control {
             config,
             names,
             tls,
+            ip_lists,
             bound,
             admin,
             access_log,
@@ -287,6 +292,7 @@ impl Control {
         state.config = Arc::new(config);
         state.missing_names = MissingNames::new(names);
         state.certificates.replace(tls);
+        state.ip_lists.replace(ip_lists);
         if let Change::To(mut admin) = admin {
             if let Some(admin) = &mut admin {
                 admin.serve(self.clone());

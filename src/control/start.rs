@@ -10,6 +10,7 @@ use super::admin::Admin;
 use super::certificates::Certificates;
 use super::demo::DemoEndpoints;
 use super::inherited_sockets::InheritedSockets;
+use super::ip_lists::WatchedIpLists;
 use super::listen::{self, BoundSockets};
 use super::load::LoadedConfig;
 use super::missing_names::MissingNames;
@@ -47,6 +48,7 @@ pub(super) async fn start(
         mut plan,
         mut endpoints,
         tls,
+        ip_lists,
         names,
         ..
     } = loaded;
@@ -104,6 +106,7 @@ pub(super) async fn start(
         pid_file: None,
         reloads: ReloadStats::default(),
         certificates: Certificates::new(tls),
+        ip_lists: WatchedIpLists::new(ip_lists),
         policies,
     };
     let control = Rc::new(Control {
@@ -125,6 +128,7 @@ pub(super) async fn start(
         control.state.borrow_mut().admin = Some(admin);
     }
     tokio::task::spawn_local(control.clone().watch_certificates());
+    tokio::task::spawn_local(control.clone().watch_ip_lists());
     tokio::task::spawn_local(control.clone().watch_endpoints());
     control.announce().await?;
     ready(&started);

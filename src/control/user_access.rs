@@ -138,7 +138,7 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
             need(NeedKind::Socket, path, None);
         }
     }
-    for file in named_files(config) {
+    for file in named_files(config).chain(config.ip_lists()) {
         need(NeedKind::Read, &file.path, file.excerpt.as_ref());
     }
     needs

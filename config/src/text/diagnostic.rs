@@ -114,6 +114,14 @@ pub struct Position {
     pub(crate) span: Span,
 }
 
+impl Position {
+    /// The position of the bytes `span` of a text, whose first one is in `line`, from 1.
+    #[must_use]
+    pub fn new(line: u32, span: std::ops::Range<usize>) -> Self {
+        Self { line, span }
+    }
+}
+
 impl Diagnostic {
     /// A diagnostic about `span` of `source`.
     pub(crate) fn new(
