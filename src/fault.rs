@@ -132,6 +132,8 @@ reasons! {
     ClientClosed "client_closed" 499 "connection_terminated";
     /// The client stopped reading the response.
     ClientStalled "client_stalled" 499 "connection_write_timeout";
+    /// A preflight asks for an origin that `cors` does not list.
+    OriginDenied "origin_denied" 403 "http_request_denied";
     /// No route matches the request.
     NoRoute "no_route" 404 "destination_not_found";
     /// The request has passed this proxy before, or has passed too many proxies.

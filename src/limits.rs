@@ -402,3 +402,9 @@ pub const JWT_CACHE_TOKENS_MAX: usize = 8 * 1024;
 
 /// Bytes of verified tokens and their claims that a core keeps for one set of rules. A usual token takes 2 KiB.
 pub const JWT_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of the automaton that the regular expressions of one list of origins become. One expression has at most 1 MiB.
+pub const ORIGINS_REGEX_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes that a core keeps to match the regular expressions of one list of origins. Beyond that, matching starts anew.
+pub const ORIGINS_REGEX_CACHE_BYTES: usize = 256 * 1024;

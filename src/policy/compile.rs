@@ -7,7 +7,7 @@ use weir_config::{Config, IpRules, Listener, Route};
 use super::compress::Rules;
 use super::forward_auth::ForwardAuth;
 use super::jwt::{JwtStatePlan, JwtStep};
-use super::{PlannedStep, StatePlan, StatePlans, Step, ip};
+use super::{PlannedStep, StatePlan, StatePlans, Step, cors, ip};
 
 /// Compiles the policies of a route, in the order in which they run.
 ///
@@ -20,6 +20,9 @@ pub fn compile_route(
 ) -> Result<Box<[PlannedStep]>, String> {
     let policies = &route.policies;
     let mut steps = add_ip(&policies.ip, states);
+    if let Some(cors) = &policies.cors {
+        steps.push(cors::compile(cors, states)?);
+    }
     if let Some(jwt) = &policies.jwt {
         steps.push(PlannedStep {
             step: Step::Jwt(Arc::new(JwtStep::new(jwt))),

@@ -12,6 +12,7 @@ mod call;
 mod claims;
 mod compile;
 pub mod compress;
+pub mod cors;
 mod facts;
 pub mod filter;
 mod flow;
@@ -22,6 +23,7 @@ pub mod jwt;
 mod kind;
 mod request;
 mod state;
+mod vary;
 mod verdict;
 
 pub use call::{AnswerBody, Call, CallAnswer, CallRequest};
@@ -47,6 +49,8 @@ use jwt::{JwtState, JwtStep};
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// `cors`.
+    Cors(Arc<cors::Rules>),
     /// `ip`.
     Ip(Arc<ip::Rules>),
     /// `jwt`.
@@ -74,6 +78,7 @@ impl Step {
     #[must_use]
     pub fn kind(&self) -> PolicyKind {
         match self {
+            Self::Cors(_) => PolicyKind::Cors,
             Self::Ip(_) => PolicyKind::Ip,
             Self::Jwt(_) => PolicyKind::Jwt,
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
@@ -86,6 +91,7 @@ impl Step {
     /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
     pub fn run(&self, state: Option<&State>, request: &StepRequest<'_>, facts: &mut Facts) -> Flow {
         match self {
+            Self::Cors(rules) => rules.run(state, request),
             Self::Ip(rules) => rules.run(core_map(state), facts),
             Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
@@ -104,7 +110,7 @@ impl Step {
         woken: Woken,
     ) -> Flow {
         match self {
-            Self::Ip(_) => Flow::Next,
+            Self::Ip(_) | Self::Cors(_) => Flow::Next,
             Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
             Self::Compress(_) => Flow::Next,
@@ -123,7 +129,7 @@ impl Step {
         edits: &mut Edits,
     ) {
         match self {
-            Self::Ip(_) => {}
+            Self::Ip(_) | Self::Cors(_) => {}
             Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
             Self::Compress(_) => {}
@@ -136,12 +142,13 @@ impl Step {
     /// itself answers.
     pub fn edit_answer(
         &self,
-        _state: Option<&State>,
+        state: Option<&State>,
         request: &StepRequest<'_>,
         facts: &mut Facts,
         answer: &mut AnswerView<'_>,
     ) {
         match self {
+            Self::Cors(rules) => rules.edit_answer(state, request, answer),
             Self::Ip(_) | Self::Jwt(_) => {}
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
             Self::Compress(rules) => rules.edit_answer(request, facts, answer),
@@ -163,7 +170,11 @@ impl Step {
         filters: &mut Filters,
     ) {
         match self {
-            Self::Ip(_) | Self::Jwt(_) | Self::ForwardAuth(_) | Self::Compress(_) => {}
+            Self::Ip(_)
+            | Self::Cors(_)
+            | Self::Jwt(_)
+            | Self::ForwardAuth(_)
+            | Self::Compress(_) => {}
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_request(filters),
         }
@@ -172,6 +183,7 @@ impl Step {
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
     pub fn explain(&self, request: &StepRequest<'_>, facts: &mut Facts) -> Verdict {
         match self {
+            Self::Cors(rules) => rules.explain(request),
             Self::Ip(rules) => rules.explain(facts.client),
             Self::Jwt(jwt) => jwt.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),

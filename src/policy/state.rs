@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
+use super::cors::{OriginSet, RegexCache};
 use super::forward_auth::{ForwardAuth, Verdicts};
 use super::ip::{self, CoreMap};
 use super::jwt::{JwtState, JwtStatePlan, KeyBoard};
@@ -19,6 +20,8 @@ pub struct StatePlans(Vec<StatePlan>);
 /// A state that a plan asks for.
 #[derive(Clone, Debug)]
 pub enum StatePlan {
+    /// The memory for the regular expressions of a set of origins.
+    Origins(Arc<OriginSet>),
     /// The rules of `ip` of one level. Each plan has its own.
     Ip(Arc<ip::Rules>),
     /// Keys and verified tokens of `jwt` steps with the same rules.
@@ -30,6 +33,8 @@ pub enum StatePlan {
 /// What one core keeps for one policy. A state survives a reload if its kind and name stay.
 #[derive(Debug)]
 pub enum State {
+    /// Memory for regular expressions.
+    Origins(RegexCache),
     /// The map of networks of `ip` rules.
     Ip(CoreMap),
     /// Keys and verified tokens.
@@ -86,6 +91,11 @@ impl StatePlans {
         StateId(index as u32)
     }
 
+    /// All states.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &StatePlan> {
+        self.0.iter()
+    }
+
     /// The `ip` rules of all levels.
     pub fn ip_rules(&self) -> impl Iterator<Item = &Arc<ip::Rules>> {
         self.0.iter().filter_map(|plan| match plan {
@@ -105,7 +115,7 @@ impl StatePlans {
     pub fn key_boards(&self) -> impl Iterator<Item = &Arc<KeyBoard>> {
         let boards = self.0.iter().filter_map(|state| match state {
             StatePlan::Jwt(tokens) => Some(tokens.boards()),
-            StatePlan::Ip(_) | StatePlan::ForwardAuth(_) => None,
+            StatePlan::Ip(_) | StatePlan::Origins(_) | StatePlan::ForwardAuth(_) => None,
         });
         boards.flatten()
     }
@@ -128,6 +138,8 @@ impl StatePlan {
     /// Whether this is the same state: of the same kind and name.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
+            // The memory fits one automaton only, and another plan compiles another.
+            (Self::Origins(origins), Self::Origins(other)) => Arc::ptr_eq(origins, other),
             (Self::Ip(rules), Self::Ip(other)) => Arc::ptr_eq(rules, other),
             (Self::Jwt(rules), Self::Jwt(other)) => rules.is_same(other),
             (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
@@ -138,7 +150,7 @@ impl StatePlan {
     fn equip(&mut self, registry: &mut Registry) {
         match self {
             Self::Jwt(tokens) => tokens.equip(&mut registry.keys),
-            Self::Ip(_) | Self::ForwardAuth(_) => {}
+            Self::Ip(_) | Self::Origins(_) | Self::ForwardAuth(_) => {}
         }
     }
 
@@ -148,6 +160,7 @@ impl StatePlan {
             return old.clone();
         }
         Rc::new(match self {
+            Self::Origins(origins) => State::Origins(origins.make_cache()),
             Self::Ip(rules) => State::Ip(CoreMap::new(rules.clone())),
             Self::Jwt(tokens) => State::Jwt(tokens.make()),
             Self::ForwardAuth(_) => State::ForwardAuth(Verdicts::default()),
