@@ -146,6 +146,13 @@ impl Edits {
             .any(|removed| removed.eq_ignore_ascii_case(name))
     }
 
+    /// Whether fields with this name are left out of the message.
+    #[inline]
+    #[must_use]
+    pub fn removes(&self, id: FieldId, name: &[u8]) -> bool {
+        self.removed.has(id) && (id != FieldId::Other || self.removes_name(name))
+    }
+
     /// Adds a field.
     ///
     /// Bytes that a value may not contain become spaces, blanks at its ends are dropped, and so are
@@ -330,6 +337,13 @@ impl ValueWriter<'_> {
             push_value(self.0, &[byte]);
         }
         self.0.push(b'"');
+    }
+}
+
+impl core::fmt::Write for ValueWriter<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod attempts;
 mod call;
-mod certificate_fields;
 mod core_plan;
 mod exchange_buffers;
 mod exchange_record;
@@ -253,7 +252,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             self.append_request_id();
             head.remove(FieldId::XRequestId);
         }
-        match self.has_begun_steps() {
+        match self.has_answer_steps() {
             true => self.edit_answer(head, block, body),
             false => None,
         }

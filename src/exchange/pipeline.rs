@@ -10,7 +10,7 @@ use super::replay::Replay;
 use crate::core::after;
 use crate::fault::Fault;
 use crate::io::{Address, Instant, Net};
-use crate::plan::{RoutePlan, RouteTarget};
+use crate::plan::{RoutePlan, RouteTarget, UpstreamId};
 use crate::policy::filter::{Chain, Filters};
 use crate::policy::{
     AnswerView, AttemptFacts, Facts, Flow, PlannedStep, State, StepReply, StepRequest, Wait, Woken,
@@ -130,23 +130,27 @@ impl<'a, N: Net> Exchange<'a, N> {
         block: &[u8],
         body: BodyKind,
     ) -> Option<Box<Chain>> {
-        let of_route = self.route.and_then(|id| self.plan.plan.route(id));
-        let of_route = of_route.map_or(&[][..], |route| &route.steps);
-        let of_route = of_route.iter().take(self.steps_begun.route);
+        let begun = self.steps_begun.route;
+        let of_route = self.answer_steps().iter().enumerate();
+        let of_route = of_route
+            .filter(|(place, step)| *place < begun || step.step.edits_every_answer())
+            .map(|(_, step)| step);
         let of_listener = self.listener_steps().iter();
-        let begun = of_listener.take(self.steps_begun.listener).chain(of_route);
+        let of_listener = of_listener.take(self.steps_begun.listener);
         let is_local = !self.record.is_relayed;
         let mut filters = Filters::new(self.core.is_memory_short());
+        let attempt = self.last_attempt();
         self.with_steps(|on| {
             let mut answer = AnswerView {
                 head,
                 block,
                 edits: on.to_client,
                 is_local,
+                attempt,
                 body,
                 filters: &mut filters,
             };
-            for step in begun.rev() {
+            for step in of_listener.chain(of_route).rev() {
                 let state = step.state(on.states);
                 step.step
                     .edit_answer(state, &on.request, on.facts, &mut answer);
@@ -156,8 +160,30 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Whether some step may edit the answer.
-    pub(super) fn has_begun_steps(&self) -> bool {
-        self.steps_begun.listener + self.steps_begun.route > 0
+    pub(super) fn has_answer_steps(&self) -> bool {
+        self.steps_begun.listener > 0 || !self.answer_steps().is_empty()
+    }
+
+    /// The steps of the route, or those for answers of Weir's own without a route. The answer to a sub-request is
+    /// relayed and has no route.
+    fn answer_steps(&self) -> &'a [PlannedStep] {
+        let plan = &self.plan.plan;
+        match self.route {
+            Some(id) => plan.route(id).map_or(&[], |route| &route.steps),
+            None if self.record.is_relayed => &[],
+            None => &plan.steps_without_route,
+        }
+    }
+
+    /// The endpoint that was tried last.
+    fn last_attempt(&self) -> Option<AttemptFacts<'a>> {
+        let UpstreamId(upstream) = self.record.upstream?;
+        let upstream = self.plan.upstreams.get(upstream as usize)?;
+        let endpoint = upstream.endpoints.get(self.record.endpoint? as usize)?;
+        Some(AttemptFacts {
+            upstream: &upstream.name,
+            endpoint: &endpoint.address,
+        })
     }
 
     fn listener_steps(&self) -> &'a [PlannedStep] {

@@ -9,13 +9,13 @@ use std::net::IpAddr;
 use weir_proto_h1::edits::ValueWriter;
 use weir_proto_h1::{Edits, EditsMark, FieldId, OddNamePolicy, Version};
 
-use super::certificate_fields::{put_names, put_subject};
 use super::{Exchange, request_id};
 use crate::io::Net;
 use crate::obs::RequestId;
 use crate::plan::{
     ForwardedChain, ForwardedHop, ForwardedNode, PeerFacts, Plan, RoutePlan, odd_names,
 };
+use crate::policy::{put_names, put_subject};
 use crate::tls::CertificateIdentity;
 
 impl<N: Net> Exchange<'_, N> {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{Cidr, Config, ForwardedHeader, TrustedPeer, Underscores};
+use weir_config::{Cidr, Config, FieldRules, ForwardedHeader, TrustedPeer, Underscores};
 use weir_proto_h1::{Claim, Claims};
 
 use super::{
@@ -52,6 +52,7 @@ impl Plan {
         Ok(Self {
             epoch: 0,
             listeners: compile_listeners(config, &mut states),
+            steps_without_route: policy::compile_without_route(config),
             states,
             table: RouteTable::from_specs(config.routes.iter().map(|route| &route.matches)),
             via: pseudonym(config),
@@ -117,6 +118,8 @@ fn trusted_claims(config: &Config) -> Claims {
     Claims::of(&[spelling, certificate, Claim::Origin, Claim::RequestId])
 }
 
+/// The fields of requests that routes match on, and those that their policies write or remove: a client must not get
+/// such a field to an endpoint in another spelling, or in its trailers.
 fn matched_fields(config: &Config) -> Box<[Box<str>]> {
     let matches = || config.routes.iter().map(|route| &route.matches);
     let fields = matches().flat_map(|matches| &matches.headers);
@@ -124,7 +127,27 @@ fn matched_fields(config: &Config) -> Box<[Box<str>]> {
     if matches().any(|matches| !matches.cookies.is_empty()) {
         names.insert("cookie");
     }
-    names.into_iter().map(Into::into).collect()
+    names
+        .into_iter()
+        .map(Into::into)
+        .chain(names_changed(config))
+        .collect::<BTreeSet<Box<str>>>()
+        .into_iter()
+        .collect()
+}
+
+/// The fields of requests that policies write or remove, in lower case.
+fn names_changed(config: &Config) -> impl Iterator<Item = Box<str>> {
+    let rules = config
+        .routes
+        .iter()
+        .flat_map(|route| &route.policies.headers);
+    let names = rules.flat_map(|rules| {
+        let FieldRules { remove, set, add } = &rules.request;
+        let written = set.iter().chain(add).map(|field| &field.name);
+        remove.iter().chain(written)
+    });
+    names.map(|name| name.to_ascii_lowercase().into())
 }
 
 fn log_fields(config: &Config) -> LogFields {

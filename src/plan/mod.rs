@@ -58,6 +58,8 @@ pub struct Plan {
     pub routes: Vec<RoutePlan>,
     /// Finds the route of a request.
     pub table: RouteTable,
+    /// The steps that edit answers of Weir's own to requests without a route.
+    pub steps_without_route: Box<[PlannedStep]>,
     /// What the steps of routes and listeners keep from request to request.
     pub states: StatePlans,
     /// Groups of endpoints, in file order.
@@ -72,7 +74,7 @@ pub struct Plan {
     pub trusted_claims: Claims,
     /// The field in which these peers name the client.
     pub forwarded_header: ForwardedHeader,
-    /// Names of the fields that routes match on, in lower case and sorted.
+    /// Names of the fields that routes match on or that their policies change in requests, in lower case and sorted.
     pub matched_fields: Box<[Box<str>]>,
     /// Fields of requests and answers that the access log has.
     pub log_fields: Arc<LogFields>,
@@ -102,7 +104,7 @@ impl Plan {
         }
     }
 
-    /// Whether some route matches on the field of this name.
+    /// Whether some route matches on the field of this name or changes it.
     pub fn matches_field(&self, name: &[u8]) -> bool {
         let lower = |byte: &u8| byte.to_ascii_lowercase();
         let found = self
@@ -111,7 +113,7 @@ impl Plan {
         found.is_ok()
     }
 
-    /// Whether an endpoint may confuse this name with that of a field that some route matches on.
+    /// Whether an endpoint may confuse this name with that of a field that some route matches on or changes.
     #[cold]
     #[must_use]
     pub fn is_taken_for_matched(&self, name: &[u8]) -> bool {

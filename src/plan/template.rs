@@ -3,6 +3,7 @@
 use weir_config::{Match, PathMatch, PlaceholderText, Segment, TextPiece};
 use weir_proto_h1::path::{decode_octet, is_unreserved};
 
+use crate::policy::segment;
 use crate::route::RequestView;
 
 /// How a route changes the path of requests that go upstream. The query stays as it is.
@@ -225,10 +226,4 @@ fn after_segments(path: &[u8], count: usize) -> &[u8] {
         rest = after_slashes(rest.get(end..).unwrap_or_default());
     }
     rest
-}
-
-/// The segment at this place, from 0.
-fn segment(path: &[u8], place: usize) -> &[u8] {
-    let mut segments = path.split(is_slash).filter(|segment| !segment.is_empty());
-    segments.nth(place).unwrap_or_default()
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use weir_config::{Config, IpRules, Listener, Route};
+use weir_config::{Config, IpRules, Listener, PathMatch, Policies, Route};
 
 use super::compress::Rules;
 use super::forward_auth::ForwardAuth;
+use super::headers::Headers;
 use super::jwt::{JwtStatePlan, JwtStep};
+use super::security_headers::SecurityHeaders;
 use super::{PlannedStep, StatePlan, StatePlans, Step, cors, ip};
 
 /// Compiles the policies of a route, in the order in which they run.
@@ -43,7 +45,34 @@ pub fn compile_route(
             step: Step::ForwardAuth(auth),
         });
     }
+    add_field_rules(&route.policies, &route.matches.paths, &mut steps)?;
     Ok(in_order(steps))
+}
+
+/// Compiles the policies that edit answers of Weir's own to requests without a route.
+pub fn compile_without_route(config: &Config) -> Box<[PlannedStep]> {
+    let mut steps = Vec::new();
+    // Without a match, no parameter can be missing.
+    let _ = add_field_rules(&config.policies, &[], &mut steps);
+    in_order(steps)
+}
+
+/// Adds the steps that edit every answer.
+fn add_field_rules(
+    policies: &Policies,
+    paths: &[PathMatch],
+    steps: &mut Vec<PlannedStep>,
+) -> Result<(), String> {
+    let mut add = |step| steps.push(PlannedStep { step, state: None });
+    if let Some(fields) = &policies.security_headers {
+        add(Step::SecurityHeaders(Arc::new(SecurityHeaders::compile(
+            fields,
+        ))));
+    }
+    if let Some(rules) = &policies.headers {
+        add(Step::Headers(Arc::new(Headers::compile(rules, paths)?)));
+    }
+    Ok(())
 }
 
 /// Compiles the policies of a listener, in the order in which they run.

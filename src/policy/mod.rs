@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod call;
+mod certificate_fields;
 mod claims;
 mod compile;
 pub mod compress;
@@ -17,23 +18,28 @@ mod facts;
 pub mod filter;
 mod flow;
 pub mod forward_auth;
+mod headers;
 pub mod ip;
 pub mod json;
 pub mod jwt;
 mod kind;
 mod request;
+mod security_headers;
 mod state;
+mod variables;
 mod vary;
 mod verdict;
 
 pub use call::{AnswerBody, Call, CallAnswer, CallRequest};
+pub use certificate_fields::{put_names, put_subject};
 pub use claims::Claims;
-pub use compile::{compile_listener, compile_route};
+pub use compile::{compile_listener, compile_route, compile_without_route};
 pub use facts::{Facts, Notes};
 pub use flow::{Flow, StepReply, Wait, Woken};
 pub use kind::PolicyKind;
 pub use request::{AnswerView, AttemptFacts, StepRequest};
 pub use state::{Registry, SharedByName, State, StateId, StatePlan, StatePlans};
+pub use variables::{Template, Variables, segment};
 pub use verdict::{StepVerdict, Verdict};
 
 use std::rc::Rc;
@@ -43,8 +49,10 @@ use filter::Filters;
 use weir_proto_h1::Edits;
 
 use forward_auth::{ForwardAuth, Verdicts};
+use headers::Headers;
 use ip::CoreMap;
 use jwt::{JwtState, JwtStep};
+use security_headers::SecurityHeaders;
 
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
 #[derive(Clone, Debug)]
@@ -57,6 +65,10 @@ pub enum Step {
     Jwt(Arc<JwtStep>),
     /// `forward_auth`.
     ForwardAuth(Arc<ForwardAuth>),
+    /// `security_headers`.
+    SecurityHeaders(Arc<SecurityHeaders>),
+    /// `headers`.
+    Headers(Arc<Headers>),
     /// `compress`.
     Compress(Arc<compress::Rules>),
     /// Filters that a unit test wants.
@@ -82,6 +94,8 @@ impl Step {
             Self::Ip(_) => PolicyKind::Ip,
             Self::Jwt(_) => PolicyKind::Jwt,
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
+            Self::SecurityHeaders(_) => PolicyKind::SecurityHeaders,
+            Self::Headers(_) => PolicyKind::Headers,
             Self::Compress(_) => PolicyKind::Compress,
             #[cfg(test)]
             Self::Probe(_) => PolicyKind::Compress,
@@ -95,6 +109,7 @@ impl Step {
             Self::Ip(rules) => rules.run(core_map(state), facts),
             Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
+            Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
             Self::Compress(_) => Flow::Next,
             #[cfg(test)]
             Self::Probe(_) => Flow::Next,
@@ -113,6 +128,7 @@ impl Step {
             Self::Ip(_) | Self::Cors(_) => Flow::Next,
             Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
+            Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
             Self::Compress(_) => Flow::Next,
             #[cfg(test)]
             Self::Probe(_) => Flow::Next,
@@ -125,21 +141,29 @@ impl Step {
         &self,
         request: &StepRequest<'_>,
         facts: &Facts,
-        _attempt: &AttemptFacts<'_>,
+        attempt: &AttemptFacts<'_>,
         edits: &mut Edits,
     ) {
         match self {
             Self::Ip(_) | Self::Cors(_) => {}
             Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
+            Self::SecurityHeaders(_) => {}
+            Self::Headers(headers) => headers.edit_request(request, facts, *attempt, edits),
             Self::Compress(_) => {}
             #[cfg(test)]
             Self::Probe(_) => {}
         }
     }
 
-    /// Changes an answer before its head leaves. Called for each step that has run, the last first, also when Weir
-    /// itself answers.
+    /// Whether the step edits every answer of its route, also one that Weir gives before the step has run.
+    #[must_use]
+    pub fn edits_every_answer(&self) -> bool {
+        matches!(self, Self::SecurityHeaders(_) | Self::Headers(_))
+    }
+
+    /// Changes an answer before its head leaves. Called for each step that has run and for those that edit every
+    /// answer, the last first, also when Weir itself answers.
     pub fn edit_answer(
         &self,
         state: Option<&State>,
@@ -151,6 +175,8 @@ impl Step {
             Self::Cors(rules) => rules.edit_answer(state, request, answer),
             Self::Ip(_) | Self::Jwt(_) => {}
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
+            Self::SecurityHeaders(fields) => fields.edit_answer(facts, answer),
+            Self::Headers(headers) => headers.edit_answer(request, facts, answer),
             Self::Compress(rules) => rules.edit_answer(request, facts, answer),
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_answer(answer.filters),
@@ -174,6 +200,8 @@ impl Step {
             | Self::Cors(_)
             | Self::Jwt(_)
             | Self::ForwardAuth(_)
+            | Self::SecurityHeaders(_)
+            | Self::Headers(_)
             | Self::Compress(_) => {}
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_request(filters),
@@ -187,6 +215,8 @@ impl Step {
             Self::Ip(rules) => rules.explain(facts.client),
             Self::Jwt(jwt) => jwt.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),
+            Self::SecurityHeaders(fields) => fields.explain(facts),
+            Self::Headers(headers) => headers.explain(),
             Self::Compress(rules) => rules.explain(request, facts),
             #[cfg(test)]
             Self::Probe(_) => Verdict::Does("nothing".into()),

@@ -68,6 +68,8 @@ pub struct AnswerView<'a> {
     pub edits: &'a mut Edits,
     /// Whether Weir itself answers.
     pub is_local: bool,
+    /// The last attempt; `None` if there was none.
+    pub attempt: Option<AttemptFacts<'a>>,
     /// The body that follows. An answer to HEAD has none, but its head may say how long that of GET would be.
     pub body: BodyKind,
     /// The filters that change the body.

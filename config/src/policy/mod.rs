@@ -43,18 +43,20 @@ use self::cors::{Cors, CorsKind};
 use self::declare::policies;
 use self::errors::{Errors, ErrorsKind};
 use self::forward_auth::{ForwardAuth, ForwardAuthKind};
-use self::headers::HeaderRules;
+use self::headers::{HeaderRules, HeadersKind};
 use self::ip::{IpKind, IpRules};
 use self::jwt::Jwt;
 use self::jwt::kind::JwtKind;
 use self::limit::Limit;
-use self::security_headers::SecurityHeaders;
+use self::security_headers::{SecurityHeaders, SecurityHeadersKind};
 
 policies! {
     /// What a route does beside its target, or the top level where no route matches: in the file's words, with all
     /// levels combined.
     Policies, RawPolicies, "[policy.NAME]" {
-        planned headers: Option<HeaderRules>;
+        /// Fields that Weir removes, sets and adds: in requests on their way to endpoints, and in answers on their way to
+        /// clients. It changes what the endpoints get and not what `match` sees.
+        policy headers: Option<HeaderRules> = "headers" as HeadersKind;
 
         /// The clients that may send requests. The client is the one that `trusted_proxies` reveals; any other gets 403.
         /// Set it to close a route to the world, or to keep single networks out. The rules of all levels must let a
@@ -86,7 +88,9 @@ policies! {
         /// specific key wins. Set it to show pages of your own. `"off"` for one key takes away what lower levels say.
         policy errors: Errors = "errors" as ErrorsKind;
 
-        planned security_headers: Option<SecurityHeaders>;
+        /// Fields that make browsers careful with answers: HTTPS only, no guessing of types, no frames of other sites,
+        /// little in `Referer`. `true` sets them all; a table changes single ones.
+        policy security_headers: Option<SecurityHeaders> = "security_headers" as SecurityHeadersKind;
     }
 }
 

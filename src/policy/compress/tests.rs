@@ -60,6 +60,7 @@ fn edit_with(request: &str, answer: &str, is_memory_short: bool) -> Edited {
         block: answer_block.as_bytes(),
         edits: &mut edits,
         is_local: false,
+        attempt: None,
         body: client.response().body,
         filters: &mut filters,
     };

@@ -78,6 +78,7 @@ impl Tested {
             block,
             edits: &mut edits,
             is_local,
+            attempt: None,
             body: BodyKind::None,
             filters: &mut crate::policy::filter::Filters::default(),
         };

@@ -203,6 +203,7 @@ fn a_success_passes_with_the_servers_fields_and_without_the_clients() {
         block: b"",
         edits: &mut to_client,
         is_local: true,
+        attempt: None,
         body: BodyKind::None,
         filters: &mut crate::policy::filter::Filters::default(),
     };

@@ -1,4 +1,4 @@
-//! Writes the fields that tell endpoints which certificate the client has shown.
+//! Writes what endpoints learn about the certificate of a client.
 //!
 //! Endpoints split these fields at commas, some even at commas inside quotes. So an item never contains a comma, quote
 //! or semicolon, and both values are ASCII.
@@ -6,7 +6,7 @@
 use weir_proto_h1::edits::ValueWriter;
 
 /// Writes a subject. RFC 4514, section 2.4, allows a backslash and hexadecimal digits for every character.
-pub(super) fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
+pub fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
     let mut bytes = subject.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -25,7 +25,7 @@ pub(super) fn put_subject(value: &mut ValueWriter<'_>, subject: &str) {
 
 /// Writes names with commas between them. Bytes that look like separators are percent-encoded, and so is the percent
 /// sign, so that decoding restores the name.
-pub(super) fn put_names(value: &mut ValueWriter<'_>, names: &[String]) {
+pub fn put_names(value: &mut ValueWriter<'_>, names: &[String]) {
     for (before, name) in names.iter().enumerate() {
         if before > 0 {
             value.put(b", ");
