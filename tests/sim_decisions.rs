@@ -273,6 +273,7 @@ impl DrawnRequest {
                 .collect(),
             client_cert: Vec::new(),
             client_ip: None,
+            claims: None,
             route: None,
             upstream: None,
             status: None,

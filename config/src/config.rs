@@ -119,6 +119,13 @@ impl Config {
         }
     }
 
+    /// The Host that endpoints get from `route`: the route's, else its upstream's; `None` for the client's.
+    #[must_use]
+    pub fn host_of<'c>(&'c self, route: &'c Route) -> Option<&'c str> {
+        let of_upstream = || self.upstream_of(route)?.host.as_deref();
+        route.host.as_deref().or_else(of_upstream)
+    }
+
     /// Time limits of an exchange on `route`: top level, then its upstream, then the route.
     #[must_use]
     pub fn timeouts_of(&self, route: &Route) -> Timeouts {

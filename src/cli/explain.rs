@@ -32,6 +32,8 @@ pub struct Question {
     pub client_cert: Vec<String>,
     /// The client's address, unless fields of a trusted proxy name another.
     pub client_ip: Option<IpAddr>,
+    /// Claims of the client's token as `NAME=VALUE`. Empty: the client has no valid token.
+    pub claims: Vec<String>,
     /// Whether to list every route, including those of other hosts and paths.
     pub all: bool,
 }
@@ -60,6 +62,7 @@ pub fn explain(
             "`{text}` is neither a subject nor a name of a certificate: write CN=a,O=Example or DNS:a.example.com"
         ));
     }
+    let claims = read_claims(&question.claims)?;
     let request = DryRequest {
         method: &question.method,
         authority: url.authority,
@@ -68,6 +71,7 @@ pub fn explain(
         fields: &fields,
         client_cert: &question.client_cert,
         client_ip: question.client_ip,
+        claims: (!claims.is_empty()).then_some(&claims[..]),
     };
     let run = plan.dry_run(&request, true)?;
     let mut out = String::new();
@@ -82,6 +86,9 @@ pub fn explain(
     if !client.is_empty() {
         let _ = writeln!(out, "client     {}", client.join(", "));
     }
+    if !question.claims.is_empty() {
+        let _ = writeln!(out, "claims     {}", question.claims.join(", "));
+    }
     write_listeners(&mut out, plan, url.port);
     if !run.dropped.is_empty() {
         let names = run.dropped.join(", ");
@@ -90,9 +97,31 @@ pub fn explain(
     if let Some((host, path)) = &run.explanation.matched {
         let _ = writeln!(out, "matched as {}{}", lossy(host), lossy(path));
     }
+    if let Some(asked) = &run.explanation.preflight_for {
+        let _ = writeln!(
+            out,
+            "preflight  for {}: predicates on fields, cookies and credentials do not count",
+            lossy(asked)
+        );
+    }
     write_considered(&mut out, plan, &run, question.all);
     write_outcome(&mut out, plan, endpoints, &run);
     Ok(out)
+}
+
+/// Claims of `NAME=VALUE` texts. A repeated name makes a list.
+fn read_claims(texts: &[String]) -> Result<Vec<(String, Vec<String>)>, String> {
+    let mut claims: Vec<(String, Vec<String>)> = Vec::new();
+    for text in texts {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` is no claim: write NAME=VALUE"))?;
+        match claims.iter_mut().find(|(known, _)| known == name) {
+            Some((_, values)) => values.push(value.to_owned()),
+            None => claims.push((name.to_owned(), vec![value.to_owned()])),
+        }
+    }
+    Ok(claims)
 }
 
 fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
@@ -198,6 +227,8 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
             return;
         }
         Decision::Refuse(refusal) => return write_refusal(out, plan, refusal),
+        // `dry_run` gives claims, or says that there are none.
+        Decision::NeedsClaims(_) => None,
         Decision::Route(id) => plan.route(*id),
     };
     let Some(route) = route else { return };
@@ -288,6 +319,7 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathO
                 RouteLookup::Route { id, .. } => {
                     format!("which route `{}` takes", plan.route_name(*id))
                 }
+                RouteLookup::NeedsClaims { .. } => "whose route depends on claims".to_owned(),
                 RouteLookup::Ambiguous | RouteLookup::MethodNotAllowed(_) | RouteLookup::None => {
                     "which no route takes".to_owned()
                 }
@@ -338,6 +370,9 @@ fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
 fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, run: &DryRun<'_>) {
     if let Some(path) = &run.sent {
         let _ = writeln!(out, "sent as    {path}");
+    }
+    if let Some(host) = &route.host {
+        let _ = writeln!(out, "host       {host}");
     }
     let slashes = match route.encoded_slash {
         EncodedSlash::Auto => None,

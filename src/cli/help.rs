@@ -132,6 +132,8 @@ takes the request, its upstream and endpoints, the rewritten path, and the time 
                                name (DNS:a.example.com); may be repeated
       --client-ip IP           the client has this address, unless fields of a trusted proxy name
                                another
+      --claim NAME=VALUE       the client has a valid token with this claim; may be repeated, also for
+                               one name, which makes a list
   -a, --all                    list every route, including those of other hosts and paths
 
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'

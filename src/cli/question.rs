@@ -10,13 +10,14 @@ use crate::control::{Source, load_untested};
 
 pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut values, mut headers, mut all) = (Vec::new(), Vec::new(), false);
-    let (mut client_cert, mut client_ip) = (Vec::new(), None);
+    let (mut client_cert, mut client_ip, mut claims) = (Vec::new(), None, Vec::new());
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("help") => return print(help::EXPLAIN),
             Arg::Short('H') | Arg::Long("header") => headers.push(args.value()?.string()?),
             Arg::Long("client-cert") => client_cert.push(args.value()?.string()?),
             Arg::Long("client-ip") => client_ip = Some(args.value()?.parse()?),
+            Arg::Long("claim") => claims.push(args.value()?.string()?),
             Arg::Short('a') | Arg::Long("all") => all = true,
             Arg::Value(value) => values.push(value),
             other => return Err(other.unexpected().into()),
@@ -35,6 +36,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
         headers,
         client_cert,
         client_ip,
+        claims,
         all,
     };
     let loaded = load_untested(&Source::File(PathBuf::from(file)))

@@ -7,6 +7,7 @@
 mod attempts;
 mod call;
 mod core_plan;
+mod early_steps;
 mod exchange_buffers;
 mod exchange_record;
 mod exchange_waiter;
@@ -36,10 +37,12 @@ use crate::io::{Chunk, Instant, Net};
 use crate::limits::{LINGER_MS, UNREAD_BYTES_MAX};
 use crate::obs;
 use crate::plan::{
-    Decision, ListenerId, REDIRECT_HTTPS_STATUS, RequestHead, RouteId, RouteTarget, is_grpc,
+    Decision, DecisionBuffers, KnownClaims, ListenerId, ListenerPlan, Plan, REDIRECT_HTTPS_STATUS,
+    RequestHead, RouteId, RouteTarget, is_grpc,
 };
 use crate::policy::Facts;
 use crate::policy::filter::Chain;
+use early_steps::{Decided, EarlySteps};
 use exchange_record::ExchangeRecord;
 use pipeline::StepsBegun;
 use reply::Reply;
@@ -76,6 +79,8 @@ struct Exchange<'a, N: Net> {
     route: Option<RouteId>,
     facts: Facts,
     steps_begun: StepsBegun,
+    /// What has run before the route was known. `None` for most requests.
+    early: Option<Box<EarlySteps<'a>>>,
     /// Whether fields with odd names pass to the endpoint.
     keeps_odd_names: bool,
     record: ExchangeRecord,
@@ -140,6 +145,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             listener: down.context.listener.id.get(),
             route: None,
             steps_begun: StepsBegun::default(),
+            early: None,
             facts: Facts {
                 client: down.context.ip(),
                 is_grpc_call: is_grpc(down.head, down.block),
@@ -160,17 +166,27 @@ impl<'a, N: Net> Exchange<'a, N> {
             self.record.given_id = request_id::take_given(self.down.head, self.down.block);
         }
         let mut allow = None;
-        let served = match self.run_listener_steps() {
-            Some(reply) => self.reply(Reply::Step(&reply)).await,
+        let decided = match self.run_listener_steps() {
+            Some(reply) => Ok(Decided::Answer(reply)),
             None => match self.decide() {
+                // In a box: few routes ask for claims.
+                Decision::NeedsClaims(id) => Box::pin(self.decide_by_claims(id)).await,
+                decision => Ok(Decided::ByPlan(decision)),
+            },
+        };
+        let served = match decided {
+            Ok(Decided::Answer(reply)) => self.reply(Reply::Step(&reply)).await,
+            Ok(Decided::ByPlan(decision)) => match decision {
                 Decision::RedirectHttps => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
                 Decision::Route(id) => self.follow_route(id).await,
+                Decision::NeedsClaims(_) => Err(Fault::local(Phase::Route, Reason::Internal)),
                 Decision::Refuse(refusal) => {
                     self.route = refusal.route;
                     allow = refusal.allow;
                     Err(Fault::local(Phase::Route, refusal.reason))
                 }
             },
+            Err(fault) => Err(fault),
         };
         match served {
             Ok(()) => self.finish().await,
@@ -180,7 +196,17 @@ impl<'a, N: Net> Exchange<'a, N> {
 
     /// Asks the plan what to do with the request.
     fn decide(&mut self) -> Decision {
+        self.ask_plan(|plan, listener, request, buffers| plan.decide(listener, request, buffers))
+    }
+
+    /// Calls `ask` with the plan and what it decides by.
+    #[inline]
+    fn ask_plan<T>(
+        &mut self,
+        ask: impl FnOnce(&Plan, &ListenerPlan, &RequestHead<'_>, &mut DecisionBuffers) -> T,
+    ) -> T {
         let down = &self.down;
+        let early = self.early.as_deref();
         let request = RequestHead {
             head: down.head,
             block: down.block,
@@ -188,11 +214,12 @@ impl<'a, N: Net> Exchange<'a, N> {
             client: self.facts.identity.as_deref(),
             address: self.facts.client,
             listener: self.listener,
+            claims: early.map_or(KnownClaims::NONE, EarlySteps::claims),
             is_https: self.facts.is_https,
         };
         let listener = down.context.listener.plan.borrow();
         let plan = &self.plan.plan;
-        plan.decide(&listener, &request, &mut self.buffers.decision)
+        ask(plan, &listener, &request, &mut self.buffers.decision)
     }
 
     /// Does what the route says, unless one of its policies answers.

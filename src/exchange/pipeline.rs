@@ -21,7 +21,7 @@ use crate::upstream::Waiter;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StepsBegun {
     listener: usize,
-    route: usize,
+    pub(super) route: usize,
 }
 
 /// What steps work on.
@@ -53,22 +53,36 @@ impl<'a, N: Net> Exchange<'a, N> {
     ) -> Result<Option<Box<StepReply>>, Fault> {
         for step in &route.steps {
             self.steps_begun.route += 1;
-            let mut flow = self.run_step(step);
-            while let Flow::Wait(wait) = flow {
-                // In a box: few steps wait, and every exchange would hold the memory.
-                let woken = Box::pin(self.wait_for(route, wait)).await;
-                let woken = woken.inspect_err(|_| self.record.policy = Some(step.step.kind()))?;
-                flow = self.with_steps(|on| {
-                    let state = step.state(on.states);
-                    step.step.resume(state, &on.request, on.facts, woken)
-                });
-            }
-            if let Flow::Reply(reply) = flow {
+            if let Flow::Reply(reply) = self.finish_step(route, step).await? {
                 self.record.policy = Some(step.step.kind());
                 return Ok(Some(reply));
             }
         }
         Ok(None)
+    }
+
+    /// Runs a step to its end, unless it has run before the route was known.
+    pub(super) async fn finish_step(
+        &mut self,
+        route: &RoutePlan,
+        step: &PlannedStep,
+    ) -> Result<Flow, Fault> {
+        if self.early.is_some()
+            && let Some(flow) = self.take_early(route, step)
+        {
+            return Ok(flow);
+        }
+        let mut flow = self.run_step(step);
+        while let Flow::Wait(wait) = flow {
+            // In a box: few steps wait, and every exchange would hold the memory.
+            let woken = Box::pin(self.wait_for(route, wait)).await;
+            let woken = woken.inspect_err(|_| self.record.policy = Some(step.step.kind()))?;
+            flow = self.with_steps(|on| {
+                let state = step.state(on.states);
+                step.step.resume(state, &on.request, on.facts, woken)
+            });
+        }
+        Ok(flow)
     }
 
     fn run_step(&mut self, step: &PlannedStep) -> Flow {
@@ -110,7 +124,7 @@ impl<'a, N: Net> Exchange<'a, N> {
                     .edit_request(&on.request, on.facts, &attempt, on.to_upstream);
             }
         });
-        self.replace_path();
+        self.replace_target(route);
     }
 
     /// Lets the steps of a route add their filters for the body of a request, in order.

@@ -98,14 +98,18 @@ impl<N: Net> Exchange<'_, N> {
             to_upstream.append_request_id(self.record.id);
         }
         self.request_end = to_upstream.edits.mark();
-        self.replace_path();
+        self.replace_target(route);
     }
 
-    /// Sets the path that the endpoint gets, if it differs from the one received.
-    pub(super) fn replace_path(&mut self) {
+    /// Sets the path and the host that the endpoint gets, if they differ from those received.
+    pub(super) fn replace_target(&mut self, route: &RoutePlan) {
         let sent = &self.buffers.decision.sent;
+        let edits = &mut self.buffers.to_upstream.edits;
         if !sent.is_empty() {
-            self.buffers.to_upstream.edits.set_path(sent);
+            edits.set_path(sent);
+        }
+        if let Some(host) = &route.host {
+            edits.set_authority(host.as_bytes());
         }
     }
 }

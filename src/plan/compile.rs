@@ -16,7 +16,7 @@ use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
 use crate::networks::NetworkSet;
 use crate::policy::{self, StatePlans};
-use crate::route::RouteTable;
+use crate::route::{RouteSpec, RouteTable};
 
 impl Plan {
     /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
@@ -54,7 +54,13 @@ impl Plan {
             listeners: compile_listeners(config, &mut states),
             steps_without_route: policy::compile_without_route(config),
             states,
-            table: RouteTable::from_specs(config.routes.iter().map(|route| &route.matches)),
+            table: RouteTable::from_specs(config.routes.iter().zip(&routes).map(
+                |(written, compiled)| RouteSpec {
+                    matches: &written.matches,
+                    jwt: compiled.jwt,
+                    answers_preflights: written.policies.cors.is_some(),
+                },
+            )),
             via: pseudonym(config),
             routes,
             upstreams,

@@ -11,7 +11,7 @@ use super::paths::{PathBuffers, PathObjection};
 use super::{ListenerId, ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
 use crate::fault::Reason;
 use crate::limits::VIA_HOPS_MAX;
-use crate::route::{ConsideredRoute, RequestView, RouteLookup, ViewBuffers};
+use crate::route::{ConsideredRoute, KnownClaims, RequestView, RouteLookup, ViewBuffers};
 use crate::tls::CertificateIdentity;
 
 /// The status of the redirects that `redirect_https` asks for: permanent, and the method stays (RFC 9110, section
@@ -36,6 +36,8 @@ pub struct RequestHead<'a> {
     pub address: Option<IpAddr>,
     /// The listener that the request arrived at.
     pub listener: ListenerId,
+    /// What is known of the claims of the client's token.
+    pub claims: KnownClaims<'a>,
     /// Whether the client used `https`, to Weir or to a trusted proxy.
     pub is_https: bool,
 }
@@ -49,8 +51,19 @@ impl<'a> RequestHead<'a> {
             client: self.client,
             address: self.address,
             listener: self.listener,
+            claims: self.claims,
+            preflight_for: self.preflight_for(),
             ..view
         })
+    }
+
+    /// The method that a CORS preflight asks for; `None` if the request is no preflight.
+    #[inline]
+    fn preflight_for(&self) -> Option<&'a [u8]> {
+        match self.head.method {
+            Method::Options => preflight_method(self.head, self.block),
+            _ => None,
+        }
     }
 
     /// Whether the client asks for a protocol that Weir does not pass on: any but WebSocket.
@@ -69,6 +82,9 @@ pub enum Decision {
     RedirectHttps,
     /// This route takes the request.
     Route(RouteId),
+    /// Whether this route takes the request depends on claims. The rules of this route must verify the client's token
+    /// before the plan can decide.
+    NeedsClaims(RouteId),
     /// Weir answers with an error.
     Refuse(Refusal),
 }
@@ -132,6 +148,8 @@ pub struct Explanation<'p> {
     pub matched: Option<(Vec<u8>, Vec<u8>)>,
     /// The verdict on each route, if the decision depends on routes.
     pub considered: Vec<ConsideredRoute<'p>>,
+    /// The method that routes were matched for, if a route with `cors` answers the request as a preflight.
+    pub preflight_for: Option<Vec<u8>>,
 }
 
 impl From<Decision> for Explanation<'_> {
@@ -141,6 +159,7 @@ impl From<Decision> for Explanation<'_> {
             decision,
             matched: None,
             considered: Vec::new(),
+            preflight_for: None,
         }
     }
 }
@@ -182,6 +201,10 @@ impl Plan {
                     }),
                 }
             }
+            RouteLookup::NeedsClaims { id, pattern } => {
+                *taken = pattern;
+                Decision::NeedsClaims(id)
+            }
             RouteLookup::Ambiguous => Reason::BadPath.into(),
             RouteLookup::MethodNotAllowed(allow) => Decision::Refuse(Refusal {
                 allow: Some(allow),
@@ -189,6 +212,17 @@ impl Plan {
             }),
             RouteLookup::None => Reason::NoRoute.into(),
         }
+    }
+
+    /// The routes that may take a request after [`Decision::NeedsClaims`], in order of precedence.
+    #[must_use]
+    pub fn claim_candidates(
+        &self,
+        request: &RequestHead<'_>,
+        buffers: &mut DecisionBuffers,
+    ) -> Vec<RouteId> {
+        let view = request.view(&mut buffers.view);
+        view.map_or_else(|_| Vec::new(), |view| self.table.claim_candidates(&view))
     }
 
     /// Decides as [`Plan::decide`] does and gives the reasons.
@@ -208,7 +242,10 @@ impl Plan {
         };
         explanation.matched = Some((view.host.to_vec(), view.path.to_vec()));
         if self.refuse_early(request).is_none() {
-            explanation.considered = self.table.explain(&view).considered;
+            let explained = self.table.explain(&view);
+            explanation.considered = explained.considered;
+            let asked = view.preflight_for.filter(|_| explained.is_preflight);
+            explanation.preflight_for = asked.map(<[u8]>::to_vec);
         }
         explanation
     }
@@ -271,6 +308,16 @@ impl ListenerPlan {
     fn https_port(&self, request: &RequestHead<'_>) -> Option<u16> {
         self.redirect_https.filter(|_| !request.is_https)
     }
+}
+
+/// The method that a CORS preflight asks for; `None` if the request is no preflight.
+//= fetch#cors-preflight-request
+// A preflight is an OPTIONS request with Origin and Access-Control-Request-Method.
+#[cold]
+fn preflight_method<'b>(head: &Head, block: &'b [u8]) -> Option<&'b [u8]> {
+    head.find(FieldId::Origin)?;
+    let asked = head.find_name(b"access-control-request-method", block)?;
+    Some(asked.value.get(block))
 }
 
 /// Writes the location at `https` and `port` into `sent`.

@@ -10,12 +10,12 @@ use std::rc::Rc;
 use weir_proto_h1::{Event, Head, Server};
 
 use super::{
-    Decision, DecisionBuffers, Explanation, ListenerId, ListenerPlan, PeerFacts, Plan, RequestHead,
-    RouteId, RouteTarget, UpstreamId, is_grpc,
+    Decision, DecisionBuffers, Explanation, KnownClaims, ListenerId, ListenerPlan, PeerFacts, Plan,
+    RequestHead, RouteId, RouteTarget, UpstreamId, is_grpc,
 };
 use crate::fault::Reason;
 use crate::io::{Address, Instant};
-use crate::policy::{Facts, PlannedStep, StepRequest, StepVerdict};
+use crate::policy::{Claims, Facts, PlannedStep, StepRequest, StepVerdict};
 use crate::tls::CertificateIdentity;
 
 /// A request to try.
@@ -36,6 +36,9 @@ pub struct DryRequest<'a> {
     /// The client's address, unless fields of a trusted proxy name another. `None`: the client has none, as on a Unix
     /// socket.
     pub client_ip: Option<IpAddr>,
+    /// The claims of the client's token, each with its values; `None` without a valid token. They count as valid for
+    /// the rules of every route.
+    pub claims: Option<&'a [(String, Vec<String>)]>,
 }
 
 /// What the plan does with a request.
@@ -63,7 +66,7 @@ impl DryRun<'_> {
     pub fn route(&self) -> Option<RouteId> {
         match self.explanation.decision {
             Decision::Route(id) => Some(id),
-            Decision::Refuse(_) | Decision::RedirectHttps => None,
+            Decision::NeedsClaims(_) | Decision::Refuse(_) | Decision::RedirectHttps => None,
         }
     }
 
@@ -119,6 +122,7 @@ impl Plan {
         let dropped = before.iter().filter(|name| !after.contains(name));
         run.dropped = dropped.map(|name| lossy(name.get(block))).collect();
         let client = CertificateIdentity::from_texts(request.client_cert);
+        let claims = request.claims.map(claims_of).transpose()?.map(Rc::new);
         let request = RequestHead {
             head: &head,
             block,
@@ -126,6 +130,7 @@ impl Plan {
             client: client.as_ref(),
             address: screened.client.or(request.client_ip),
             listener: id,
+            claims: KnownClaims::Given(claims.as_ref()),
             is_https: screened.is_https,
         };
         let mut buffers = DecisionBuffers::default();
@@ -139,6 +144,7 @@ impl Plan {
             is_https: screened.is_https,
             is_grpc_call: is_grpc,
             identity: client.clone().map(Rc::new),
+            claims: claims.clone(),
             ..Facts::default()
         };
         run.steps = self.try_steps(run.route(), &request, listener, &buffers, &mut facts);
@@ -263,6 +269,20 @@ impl DryRequest<'_> {
             (_, query) => format!("/{query}"),
         }
     }
+}
+
+/// The claims of a token with these values. Several values make a list.
+fn claims_of(pairs: &[(String, Vec<String>)]) -> Result<Claims, String> {
+    let value = |values: &[String]| match values {
+        [only] => serde_json::Value::from(only.as_str()),
+        several => several.iter().map(String::as_str).collect(),
+    };
+    let object: serde_json::Map<String, serde_json::Value> = pairs
+        .iter()
+        .map(|(name, values)| (name.clone(), value(values)))
+        .collect();
+    let text = serde_json::Value::Object(object).to_string();
+    Claims::parse(text.as_bytes()).map_err(|error| format!("claims: {error}"))
 }
 
 /// The port that a URL of this scheme means if it names none.

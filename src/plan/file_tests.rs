@@ -76,6 +76,7 @@ fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
         fields: &fields,
         client_cert: &test.client_cert,
         client_ip: test.client_ip,
+        claims: test.claims.as_deref(),
     };
     let run = plan.dry_run(&request, false)?;
     let outcome = outcome(plan, &run);
@@ -113,6 +114,7 @@ fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
     }
     match &run.explanation.decision {
         Decision::RedirectHttps => Some(REDIRECT_HTTPS_STATUS),
+        Decision::NeedsClaims(_) => None,
         Decision::Refuse(refusal) => Some(refusal.reason.status()),
         Decision::Route(id) => match &plan.route(*id)?.target {
             RouteTarget::Upstream(_) => None,
@@ -135,6 +137,7 @@ fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
                 "the listener redirects it to https ({REDIRECT_HTTPS_STATUS}, `redirect_https`)"
             );
         }
+        Decision::NeedsClaims(_) => return "it depends on claims".to_owned(),
         Decision::Refuse(Refusal { reason, .. }) => {
             return format!("Weir answers {} ({})", reason.status(), reason.code());
         }

@@ -23,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::route::{KnownClaims, VerifiedClaims};
 pub use capacity::{Capacity, Grants};
 pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
@@ -39,7 +40,7 @@ pub use template::{Redirect, Rewrite};
 use weir_config::{Code, ForwardedHeader, Position};
 use weir_proto_h1::{Claims, is_other_spelling};
 
-pub use crate::ids::{ListenerId, RouteId, UpstreamId};
+pub use crate::ids::{JwtId, ListenerId, RouteId, UpstreamId};
 use crate::io::Address;
 use crate::limits::CONNECTS_MAX;
 use crate::networks::NetworkSet;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
 
-use super::{Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
+use super::{JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
 use crate::policy::{self, PlannedStep, StatePlans};
 
 /// The settings of a route.
@@ -30,6 +30,10 @@ pub struct RoutePlan {
     pub retry: RetryPlan,
     /// The largest request body, bytes.
     pub body_bytes_max: Option<u64>,
+    /// The Host that endpoints get; `None` for the one that the client asked for.
+    pub host: Option<Box<str>>,
+    /// Its rules for tokens. Routes with the same rules have the same id.
+    pub jwt: Option<JwtId>,
     /// Its policies, in the order in which they run.
     pub steps: Box<[PlannedStep]>,
 }
@@ -73,7 +77,8 @@ impl RoutePlan {
             encoded_slash,
             underscores,
             position,
-            // `RouteTable` has the matches, and `Config` merges these three.
+            // `RouteTable` has the matches, and `Config` merges these.
+            host: _,
             timeouts: _,
             limits: _,
             retries: _,
@@ -107,6 +112,8 @@ impl RoutePlan {
             target: compiled_target,
             rewrite,
             encoded_slash: *encoded_slash,
+            host: config.host_of(route).map(Into::into),
+            jwt: jwt_id(config, route),
             keeps_odd_names: underscores.map(|rule| rule == Underscores::Keep),
             timeouts: Timeouts::new(config.timeouts_of(route), limits),
             retry: RetryPlan::new(config.retries_of(route)),
@@ -123,12 +130,14 @@ impl RoutePlan {
             rewrite,
             keeps_odd_names,
             body_bytes_max,
+            host,
             steps,
             // These only name the route, decide when it takes a request, or limit how long the request may take.
             name: _,
             line: _,
             encoded_slash: _,
             forbids: _,
+            jwt: _,
             timeouts,
             retry: _,
         } = self;
@@ -141,6 +150,7 @@ impl RoutePlan {
             && other.rewrite.is_none()
             && *keeps_odd_names == other.keeps_odd_names
             && *body_bytes_max == other.body_bytes_max
+            && *host == other.host
             && steps.is_empty()
             && other.steps.is_empty()
             && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
@@ -158,6 +168,17 @@ impl FixedAnswer {
             headers: respond.headers.iter().map(header).collect(),
         }
     }
+}
+
+/// The id of a route's rules for tokens: the first route in the file that has the same names them.
+fn jwt_id(config: &Config, route: &weir_config::Route) -> Option<JwtId> {
+    let jwt = route.policies.jwt.as_ref()?;
+    let mut others = config
+        .routes
+        .iter()
+        .map(|other| other.policies.jwt.as_ref());
+    let first = others.position(|other| other == Some(jwt))?;
+    u32::try_from(first).ok().map(JwtId)
 }
 
 /// Whether a route denies access to a part of the paths. A route for all paths only answers what no other route takes.

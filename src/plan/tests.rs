@@ -298,6 +298,7 @@ fn decide<T>(plan: &Plan, request: &str, host: &str, then: impl FnOnce(Decision,
         client: None,
         address: None,
         listener: ListenerId(0),
+        claims: super::KnownClaims::NONE,
         is_https: false,
     };
     let mut buffers = DecisionBuffers::default();

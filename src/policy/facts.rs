@@ -29,6 +29,17 @@ pub struct Facts {
     pub notes: Option<Box<Notes>>,
 }
 
+impl Facts {
+    /// Takes the claims of the token, and the place of its issuer among the rules that verified it. Other rules may
+    /// verify the token then.
+    pub fn take_token(&mut self) -> (Option<Rc<Claims>>, u32) {
+        if let Some(notes) = &mut self.notes {
+            notes.token_tries = 0;
+        }
+        (self.claims.take(), std::mem::take(&mut self.token_issuer))
+    }
+}
+
 /// What steps keep during one exchange. Each policy has its own fields.
 #[derive(Debug, Default)]
 pub struct Notes {

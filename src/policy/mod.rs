@@ -102,6 +102,14 @@ impl Step {
         }
     }
 
+    /// Whether both steps do the same with every request. Only steps that may run before the route is known tell.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ip(one), Self::Ip(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// Decides whether the request goes on. Does no I/O, and allocates nothing for a request that passes.
     pub fn run(&self, state: Option<&State>, request: &StepRequest<'_>, facts: &mut Facts) -> Flow {
         match self {
@@ -249,6 +257,12 @@ fn verdicts(state: Option<&State>) -> Option<&Verdicts> {
 }
 
 impl PlannedStep {
+    /// Whether a request needs only one of both steps, because they do the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.state == other.state && self.step.is_same(&other.step)
+    }
+
     /// The state of the step among those of a core.
     pub fn state<'s>(&self, states: &'s [Rc<State>]) -> Option<&'s State> {
         let StateId(index) = self.state?;

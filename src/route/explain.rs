@@ -12,6 +12,8 @@ pub struct ExplainedLookup<'t> {
     pub found: RouteLookup,
     /// Every route: first those whose host and path match, in order of precedence, then the others in file order.
     pub considered: Vec<ConsideredRoute<'t>>,
+    /// Whether a route with `cors` answers the request as a preflight.
+    pub is_preflight: bool,
 }
 
 /// A route and the verdict on it.
@@ -28,6 +30,8 @@ pub struct ConsideredRoute<'t> {
 pub enum RouteVerdict<'t> {
     /// The route takes the request.
     Taken,
+    /// The route may take the request that a preflight announces, and has no `cors` to answer the preflight with.
+    NoCors,
     /// Another route comes first and takes the request. The predicates of this one were not checked.
     Outranked,
     /// Host and path match, but this predicate fails.
@@ -42,6 +46,7 @@ impl fmt::Display for RouteVerdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("takes the request"),
+            Self::NoCors => f.write_str("it has no `cors`, and its other predicates may fail"),
             Self::Outranked => f.write_str("comes after the route that takes the request"),
             Self::FailedPredicate(failed) => failed.fmt(f),
             Self::Path => f.write_str("its path does not match"),
@@ -55,19 +60,31 @@ impl RouteTable {
     #[must_use]
     pub fn explain(&self, view: &RequestView<'_>) -> ExplainedLookup<'_> {
         let candidates = self.candidates(view);
+        let answered = view
+            .preflight_for
+            .filter(|asked| self.find_preflight(asked, view).is_some());
         let mut taken = false;
         let mut considered: Vec<_> = candidates
             .iter()
             .map(|entry| {
-                let verdict = match entry.check(view) {
+                let checked = match answered {
+                    Some(asked) => entry.check_preflight(asked, view),
+                    None => entry.check(view),
+                };
+                let verdict = match checked {
                     _ if taken => RouteVerdict::Outranked,
+                    Ok(()) if answered.is_some() && !entry.answers_preflights => {
+                        RouteVerdict::NoCors
+                    }
                     Ok(()) => RouteVerdict::Taken,
                     Err(failed) => RouteVerdict::FailedPredicate(failed),
                 };
                 taken |= matches!(
                     verdict,
                     RouteVerdict::Taken
-                        | RouteVerdict::FailedPredicate(FailedPredicate::Separator(_))
+                        | RouteVerdict::FailedPredicate(
+                            FailedPredicate::Separator(_) | FailedPredicate::UnknownClaims
+                        )
                 );
                 ConsideredRoute {
                     route: entry.route,
@@ -100,6 +117,7 @@ impl RouteTable {
         ExplainedLookup {
             found: self.find(view),
             considered,
+            is_preflight: answered.is_some(),
         }
     }
 

@@ -27,9 +27,11 @@
 
 mod explain;
 mod host_table;
+mod known_claims;
 mod path_regexes;
 mod path_trees;
 mod predicates;
+mod preflight;
 mod reading;
 mod request_view;
 
@@ -39,10 +41,12 @@ use std::ops::ControlFlow;
 use weir_config::{Match, PathMatch, RegexPattern};
 
 pub use explain::{ConsideredRoute, ExplainedLookup, RouteVerdict};
+pub use known_claims::{KnownClaims, VerifiedClaims};
 pub use predicates::{AllowedMethods, FailedPredicate};
 pub use reading::{Reading, lax_readings, readings};
 pub use request_view::{RequestView, ViewBuffers};
 
+use crate::ids::JwtId;
 pub use crate::ids::RouteId;
 use host_table::HostTable;
 use path_regexes::PathRegexes;
@@ -60,6 +64,28 @@ pub struct RouteTable {
     trees: Vec<Box<[u32]>>,
 }
 
+/// A route as the table needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteSpec<'a> {
+    /// The requests that it takes.
+    pub matches: &'a Match,
+    /// Its rules for tokens.
+    pub jwt: Option<JwtId>,
+    /// Whether it has `cors`.
+    pub answers_preflights: bool,
+}
+
+impl<'a> From<&'a Match> for RouteSpec<'a> {
+    /// A route without policies.
+    fn from(matches: &'a Match) -> Self {
+        Self {
+            matches,
+            jwt: None,
+            answers_preflights: false,
+        }
+    }
+}
+
 /// A route at the end of its pattern.
 #[derive(Clone, Debug)]
 struct TableEntry {
@@ -68,6 +94,8 @@ struct TableEntry {
     pattern: u32,
     /// Whether the pattern is a whole path, which goes before regular expressions.
     is_whole: bool,
+    /// Whether the route has `cors`.
+    answers_preflights: bool,
     predicates: Option<Box<Predicates>>,
 }
 
@@ -97,6 +125,13 @@ pub enum RouteLookup {
         /// The index of the path pattern among those of the route.
         pattern: usize,
     },
+    /// Whether this route takes the request depends on claims that are not known yet.
+    NeedsClaims {
+        /// The route.
+        id: RouteId,
+        /// The index of the path pattern among those of the route.
+        pattern: usize,
+    },
     /// Whether a route takes the request depends on whether `;` separates query parameters. Weir answers 400.
     Ambiguous,
     /// No route takes the request with its method. Has the value of the Allow field (RFC 9110, section 10.2.1). Weir
@@ -112,19 +147,26 @@ impl RouteLookup {
     pub fn route(&self) -> Option<RouteId> {
         match self {
             Self::Route { id, .. } => Some(*id),
-            Self::Ambiguous | Self::MethodNotAllowed(_) | Self::None => None,
+            Self::NeedsClaims { .. } | Self::Ambiguous | Self::MethodNotAllowed(_) | Self::None => {
+                None
+            }
         }
     }
 }
 
 impl RouteTable {
-    /// Builds a table. The index of each match is its [`RouteId`].
-    pub fn from_specs<'a>(specs: impl IntoIterator<Item = &'a Match>) -> Self {
+    /// Builds a table. The index of each route is its [`RouteId`].
+    pub fn from_specs<'a, S: Into<RouteSpec<'a>>>(specs: impl IntoIterator<Item = S>) -> Self {
         let mut hosts_by_name = HostTable::default();
         let mut drafts = PathTreeDrafts::default();
         let mut regexes: BTreeMap<u32, Vec<(&RegexPattern, TableEntry)>> = BTreeMap::new();
         let mut trees = Vec::new();
         for (route, spec) in (0..).map(RouteId).zip(specs) {
+            let RouteSpec {
+                matches: spec,
+                jwt,
+                answers_preflights,
+            } = spec.into();
             let hosts = spec.hosts.iter();
             let own: Box<[u32]> = hosts
                 .map(|host| hosts_by_name.tree_of(host, || drafts.add()))
@@ -135,7 +177,8 @@ impl RouteTable {
                         route,
                         pattern,
                         is_whole: matches!(path, PathMatch::Exact(_)),
-                        predicates: Predicates::compile(spec),
+                        answers_preflights,
+                        predicates: Predicates::compile(spec, jwt),
                     };
                     match path {
                         PathMatch::Regex(regex) => {
@@ -158,6 +201,11 @@ impl RouteTable {
     /// Finds the route that takes a request.
     #[must_use]
     pub fn find(&self, view: &RequestView<'_>) -> RouteLookup {
+        if let Some(asked) = view.preflight_for
+            && let Some(found) = self.find_preflight(asked, view)
+        {
+            return found;
+        }
         let mut is_method_wrong = false;
         let flow = self.visit(view, &mut |entry: &TableEntry| match entry.check(view) {
             Ok(()) => ControlFlow::Break(RouteLookup::Route {
@@ -165,6 +213,10 @@ impl RouteTable {
                 pattern: entry.pattern as usize,
             }),
             Err(FailedPredicate::Separator(_)) => ControlFlow::Break(RouteLookup::Ambiguous),
+            Err(FailedPredicate::UnknownClaims) => ControlFlow::Break(RouteLookup::NeedsClaims {
+                id: entry.route,
+                pattern: entry.pattern as usize,
+            }),
             Err(failed) => {
                 is_method_wrong |= matches!(failed, FailedPredicate::Method(_));
                 ControlFlow::Continue(())
@@ -175,6 +227,26 @@ impl RouteTable {
             ControlFlow::Continue(()) if is_method_wrong => self.refuse_method(view),
             ControlFlow::Continue(()) => RouteLookup::None,
         }
+    }
+
+    /// The routes that may take a request, depending on claims that are not known yet, in order of precedence. The last
+    /// takes it whatever they are, if there is one.
+    #[must_use]
+    pub fn claim_candidates(&self, view: &RequestView<'_>) -> Vec<RouteId> {
+        let mut candidates = Vec::new();
+        let _: ControlFlow<()> = self.visit(view, &mut |entry: &TableEntry| {
+            let checked = entry.check(view);
+            if matches!(checked, Ok(()) | Err(FailedPredicate::UnknownClaims))
+                && !candidates.contains(&entry.route)
+            {
+                candidates.push(entry.route);
+            }
+            match checked {
+                Ok(()) | Err(FailedPredicate::Separator(_)) => ControlFlow::Break(()),
+                Err(_) => ControlFlow::Continue(()),
+            }
+        });
+        candidates
     }
 
     /// Collects the methods with which some route would take the request, in order of precedence.

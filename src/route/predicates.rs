@@ -7,7 +7,8 @@ use weir_config::{Cidr, FieldMatch, Match, ValueMatch};
 use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
-use crate::ids::ListenerId;
+use crate::ids::{JwtId, ListenerId};
+use crate::policy::jwt::Requirement;
 use crate::tls::CertificateIdentity;
 
 /// The predicates of one route. All must hold.
@@ -27,6 +28,16 @@ pub(super) struct Predicates {
     listeners: Box<[ListenerId]>,
     /// The networks of clients. Empty allows every client.
     sources: Box<[Cidr]>,
+    /// Conditions on the claims of the client's token.
+    claims: Option<Box<ClaimPredicates>>,
+}
+
+/// What a route requires of the claims of a token that its rules accept.
+#[derive(Clone, Debug)]
+struct ClaimPredicates {
+    /// The rules; `None` for a route without any, which the file cannot have.
+    jwt: Option<JwtId>,
+    requirements: Box<[Requirement]>,
 }
 
 /// The methods that a route allows.
@@ -58,11 +69,17 @@ pub enum FailedPredicate<'t> {
     Listener,
     /// The client's address is in none of these networks, or the client has none.
     Source(&'t [Cidr], Option<IpAddr>),
+    /// The client has no valid token.
+    NoClaims,
+    /// The claims of the client's token do not meet this condition.
+    Claim(&'t Requirement),
+    /// The claims are not known yet.
+    UnknownClaims,
 }
 
 impl Predicates {
     /// The predicates of a match; `None` if it has none.
-    pub(super) fn compile(spec: &Match) -> Option<Box<Self>> {
+    pub(super) fn compile(spec: &Match, jwt: Option<JwtId>) -> Option<Box<Self>> {
         let Match {
             hosts: _,
             paths: _,
@@ -73,9 +90,13 @@ impl Predicates {
             client_cert,
             listeners,
             sources,
+            claims,
         } = spec;
         let has_fields = !headers.is_empty() || !query.is_empty() || !cookies.is_empty();
-        let has_client = client_cert.is_some() || !listeners.is_empty() || !sources.is_empty();
+        let has_client = client_cert.is_some()
+            || !listeners.is_empty()
+            || !sources.is_empty()
+            || !claims.is_empty();
         if methods.is_empty() && !has_fields && !has_client {
             return None;
         }
@@ -92,6 +113,12 @@ impl Predicates {
             client: client_cert.clone(),
             listeners: listeners.iter().map(listener).collect(),
             sources: sources.as_slice().into(),
+            claims: (!claims.is_empty()).then(|| {
+                Box::new(ClaimPredicates {
+                    jwt,
+                    requirements: Requirement::all_of(claims),
+                })
+            }),
         }))
     }
 
@@ -105,13 +132,7 @@ impl Predicates {
 
     /// Checks all predicates but the method.
     pub(super) fn check_others(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
-        if !self.listeners.is_empty() && !self.listeners.contains(&view.listener) {
-            return Err(FailedPredicate::Listener);
-        }
-        let is_in = |client: IpAddr| self.sources.iter().any(|network| network.contains(client));
-        if !self.sources.is_empty() && !view.address.is_some_and(is_in) {
-            return Err(FailedPredicate::Source(&self.sources, view.address));
-        }
+        self.check_place(view)?;
         if let Some(spec) = &self.client
             && !holds(spec, texts(view.client))
         {
@@ -121,6 +142,50 @@ impl Predicates {
         if let Some(spec) = self.headers.iter().find(header) {
             return Err(FailedPredicate::Header(spec));
         }
+        self.check_query(view)?;
+        let cookie = |spec: &&FieldMatch| !holds(&spec.value, cookies(&spec.name, view));
+        if let Some(spec) = self.cookies.iter().find(cookie) {
+            return Err(FailedPredicate::Cookie(spec));
+        }
+        match &self.claims {
+            Some(claims) => claims.check(view),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the predicates that a preflight already shows of the request that it announces.
+    pub(super) fn check_announced(
+        &self,
+        view: &RequestView<'_>,
+    ) -> Result<(), FailedPredicate<'_>> {
+        if !self.methods.allow(view.method) {
+            return Err(FailedPredicate::Method(&self.methods));
+        }
+        self.check_place(view)?;
+        self.check_query(view)
+    }
+
+    /// Whether some predicate is about fields, cookies or credentials, which a preflight does not show.
+    pub(super) fn may_fail_unannounced(&self) -> bool {
+        !self.headers.is_empty()
+            || !self.cookies.is_empty()
+            || self.client.is_some()
+            || self.claims.is_some()
+    }
+
+    /// Checks listener and client address.
+    fn check_place(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+        if !self.listeners.is_empty() && !self.listeners.contains(&view.listener) {
+            return Err(FailedPredicate::Listener);
+        }
+        let is_in = |client: IpAddr| self.sources.iter().any(|network| network.contains(client));
+        if !self.sources.is_empty() && !view.address.is_some_and(is_in) {
+            return Err(FailedPredicate::Source(&self.sources, view.address));
+        }
+        Ok(())
+    }
+
+    fn check_query(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         for spec in &self.query {
             let is_met = holds(&spec.value, parameters(&spec.name, view.query, b"&"));
             // HTML 4 recommended `;` as a separator and some programs still accept it, so endpoints disagree.
@@ -133,16 +198,25 @@ impl Predicates {
                 return Err(FailedPredicate::Query(spec));
             }
         }
-        let cookie = |spec: &&FieldMatch| !holds(&spec.value, cookies(&spec.name, view));
-        match self.cookies.iter().find(cookie) {
-            Some(spec) => Err(FailedPredicate::Cookie(spec)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The allowed methods. None means all.
     pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
         self.methods.names.iter().map(|name| &**name)
+    }
+}
+
+impl ClaimPredicates {
+    fn check(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+        let claims = self.jwt.map_or(Some(None), |jwt| view.claims.by(jwt));
+        let claims = claims.ok_or(FailedPredicate::UnknownClaims)?;
+        let claims = claims.ok_or(FailedPredicate::NoClaims)?;
+        let mut unmet = self.requirements.iter();
+        match unmet.find(|requirement| !requirement.is_met(claims)) {
+            Some(requirement) => Err(FailedPredicate::Claim(requirement)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -261,6 +335,9 @@ impl fmt::Display for FailedPredicate<'_> {
             Self::Client(spec) => write_value(f, "the client's certificate", spec),
             Self::Listener => f.write_str("the request arrives at another listener"),
             Self::Source(networks, client) => write_source(f, networks, *client),
+            Self::NoClaims => f.write_str("the client has no valid token"),
+            Self::Claim(requirement) => write!(f, "the client's token lacks {requirement}"),
+            Self::UnknownClaims => f.write_str("the client's token is not verified yet"),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use weir_proto_h1::path::{PathAmbiguities, normalize_path};
 use weir_proto_h1::{Error, Head};
 
+use super::KnownClaims;
 use crate::ids::ListenerId;
 use crate::tls::CertificateIdentity;
 
@@ -34,6 +35,10 @@ pub struct RequestView<'a> {
     pub address: Option<IpAddr>,
     /// The listener that the request arrived at.
     pub listener: ListenerId,
+    /// What is known of the claims of the client's token.
+    pub claims: KnownClaims<'a>,
+    /// The method that a CORS preflight asks for; `None` if the request is no preflight.
+    pub preflight_for: Option<&'a [u8]>,
 }
 
 impl<'a> RequestView<'a> {
@@ -88,6 +93,8 @@ impl ViewBuffers {
             client: None,
             address: None,
             listener: ListenerId(u32::MAX),
+            claims: KnownClaims::NONE,
+            preflight_for: None,
         })
     }
 }

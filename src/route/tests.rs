@@ -2,11 +2,17 @@
 
 mod model;
 
+use std::rc::Rc;
+
 use weir_config::{Config, Match};
 use weir_proto_h1::{Event, Head, Server};
 
-use super::{RequestView, RouteLookup, RouteTable, RouteVerdict, ViewBuffers};
-use crate::ids::{ListenerId, RouteId};
+use super::{
+    KnownClaims, RequestView, RouteLookup, RouteSpec, RouteTable, RouteVerdict, VerifiedClaims,
+    ViewBuffers,
+};
+use crate::ids::{JwtId, ListenerId, RouteId};
+use crate::policy::Claims;
 
 /// The matches of routes, written as in a file, one per line. A line in braces is an inline table.
 pub(crate) fn matches(lines: &str) -> Vec<Match> {
@@ -15,8 +21,12 @@ pub(crate) fn matches(lines: &str) -> Vec<Match> {
     );
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let quote = if line.starts_with('{') { "" } else { "\"" };
+        let jwt = match line.contains("claim = ") {
+            true => "jwt = \"https://idp.example.com/ for orders\"\n",
+            false => "",
+        };
         text.push_str(&format!(
-            "[[route]]\nmatch = {quote}{line}{quote}\nto = \"a\"\n"
+            "[[route]]\nmatch = {quote}{line}{quote}\nto = \"a\"\n{jwt}"
         ));
     }
     let parsed: Result<(Config, _), _> = weir_config::parse("test.toml", &text);
@@ -91,6 +101,7 @@ fn check(routes: &str, cases: &[(&str, &str)]) {
             RouteLookup::Route { id, .. } => names[id.0 as usize].to_owned(),
             RouteLookup::MethodNotAllowed(methods) => format!("405 {methods}"),
             RouteLookup::Ambiguous => "400".to_owned(),
+            RouteLookup::NeedsClaims { id, .. } => format!("claims for {}", id.0),
             RouteLookup::None => "404".to_owned(),
         };
         assert_eq!(found, *expected, "{request}");
@@ -521,6 +532,149 @@ fn listeners_and_sources_are_predicates() {
             ("GET http://h/a", "405 PUT"),
         ],
     );
+}
+
+#[test]
+fn claims_of_the_right_rules_decide() {
+    let specs = matches(
+        r#"{ path = "/*", claim = { plan = "gold" }, method = "GET" }
+           { path = "/*", claim = { scope = ["read", "write"] } }
+           { path = "/*", claim = { plan = ["silver", "gold"], level = 3 } }
+           { path = "/a" }
+           /*"#,
+    );
+    let rules = [Some(JwtId(0)), Some(JwtId(0)), Some(JwtId(2)), None, None];
+    let table = RouteTable::from_specs(specs.iter().zip(rules).map(|(matches, jwt)| RouteSpec {
+        matches,
+        jwt,
+        answers_preflights: false,
+    }));
+    let token = |text: &str| Some(Rc::new(Claims::parse(text.as_bytes()).unwrap()));
+    let known = |jwt, claims| VerifiedClaims {
+        jwt: JwtId(jwt),
+        claims,
+    };
+    let needs = |id: u32| RouteLookup::NeedsClaims {
+        id: RouteId(id),
+        pattern: 0,
+    };
+    let gold = r#"{"plan":"gold","scope":"read","level":3}"#;
+    let writer = r#"{"plan":["silver","x"],"scope":["write","read"]}"#;
+    for (request, claims, expected) in [
+        ("GET http://h/a", vec![], taken(3)),
+        ("GET http://h/b", vec![], needs(0)),
+        ("PUT http://h/b", vec![], needs(1)),
+        ("GET http://h/b", vec![known(0, token(gold))], taken(0)),
+        ("PUT http://h/b", vec![known(0, token(gold))], needs(2)),
+        ("GET http://h/b", vec![known(0, token(writer))], taken(1)),
+        ("GET http://h/b", vec![known(0, None)], needs(2)),
+        (
+            "GET http://h/b",
+            vec![known(0, None), known(2, None)],
+            taken(4),
+        ),
+        (
+            "GET http://h/b",
+            vec![known(0, None), known(2, token(gold))],
+            taken(2),
+        ),
+        (
+            "GET http://h/b",
+            vec![known(0, None), known(2, token(writer))],
+            taken(4),
+        ),
+    ] {
+        ask(request, |view| {
+            let view = RequestView {
+                claims: KnownClaims::Verified(&claims),
+                ..*view
+            };
+            assert_eq!(table.find(&view), expected, "{request} {claims:?}");
+            let ids = table.claim_candidates(&view);
+            match expected {
+                RouteLookup::NeedsClaims { id, .. } => {
+                    assert_eq!((ids.first(), ids.last()), (Some(&id), Some(&RouteId(4))));
+                }
+                other => assert_eq!(ids, other.route().as_slice()),
+            }
+        });
+    }
+    // A request that is only tried has the same claims by all rules.
+    let gold = token(gold);
+    for (given, expected) in [(gold.as_ref(), taken(0)), (None, taken(4))] {
+        ask("GET http://h/b", |view| {
+            let view = RequestView {
+                claims: KnownClaims::Given(given),
+                ..*view
+            };
+            assert_eq!(table.find(&view), expected);
+        });
+    }
+}
+
+/// A preflight is answered by the first route with `cors` that may take the request that it announces, but not behind
+/// one that takes that request for certain.
+#[test]
+fn preflights_are_matched_as_the_request_that_they_announce() {
+    let lines = r#"{ path = "/a", method = "PUT", header = { x = "1" } }
+           { path = "/a", method = ["PUT", "GET"], cookie = { c = true } }
+           { path = "/a", method = "PUT" }
+           { path = "/a", method = "OPTIONS" }
+           { path = "/b", method = "POST" }
+           { path = "/c", query = { q = "1" } }
+           { path = "/d", source = "10.0.0.0/8" }
+           /*"#;
+    let specs = matches(lines);
+    let with_cors = [1, 2, 5, 6, 7];
+    let table = RouteTable::from_specs((0..).zip(&specs).map(|(index, matches)| RouteSpec {
+        matches,
+        jwt: None,
+        answers_preflights: with_cors.contains(&index),
+    }));
+    let not_allowed = |methods: &str| RouteLookup::MethodNotAllowed(methods.to_owned());
+    for (path, asked, expected) in [
+        ("/a", "PUT", taken(1)),
+        ("/a", "GET", taken(1)),
+        ("/a", "DELETE", taken(7)),
+        // The route that takes the POST has no `cors`, so no other may allow it.
+        ("/b", "POST", taken(7)),
+        ("/b", "PUT", taken(7)),
+        ("/c", "PUT", taken(7)),
+        ("/c?q=1", "PUT", taken(5)),
+        ("/c?q=0;q=1", "PUT", RouteLookup::Ambiguous),
+        ("/d", "GET", taken(7)),
+        ("/d\n@10.0.0.1", "GET", taken(6)),
+    ] {
+        let request = format!("OPTIONS http://h{path}\norigin: https://o");
+        ask(&request, |view| {
+            let view = RequestView {
+                preflight_for: Some(asked.as_bytes()),
+                ..*view
+            };
+            let found = table.find(&view);
+            assert_eq!(found, expected, "{path} for {asked}");
+            let explained = table.explain(&view);
+            let verdict_of = |wanted: RouteVerdict<'_>| {
+                let mut all = explained.considered.iter();
+                all.find(|each| each.verdict == wanted)
+                    .map(|each| each.route)
+            };
+            assert_eq!(verdict_of(RouteVerdict::Taken), found.route(), "{path}");
+        });
+    }
+    // Without a preflight, OPTIONS is a method as any other.
+    ask("OPTIONS http://h/a", |view| {
+        assert_eq!(table.find(view), taken(3))
+    });
+    let only_get = matches(r#"{ path = "/a", method = "GET" }"#);
+    let table = RouteTable::from_specs(&only_get);
+    ask("OPTIONS http://h/a", |view| {
+        let view = RequestView {
+            preflight_for: Some(b"GET"),
+            ..*view
+        };
+        assert_eq!(table.find(&view), not_allowed("GET"));
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use weir::plan::{DecisionBuffers, RequestHead, RoutePlan, RouteTarget};
+use weir::plan::{DecisionBuffers, KnownClaims, ListenerId, RequestHead, RoutePlan, RouteTarget};
 use weir::route::{RequestView, ViewBuffers};
 use weir_proto_h1::Request;
 
@@ -99,6 +99,9 @@ fn decide(routes: &str, times: u64) {
             block: black_box(BROWSER),
             hop: &hop,
             client: None,
+            address: None,
+            listener: ListenerId(0),
+            claims: KnownClaims::NONE,
             is_https: false,
         };
         black_box(plan.decide(&plan.listeners[0], &request, &mut buffers));

@@ -1,6 +1,6 @@
 //! `jwt`: tokens that requests must carry.
 
-mod claims;
+pub(crate) mod claims;
 pub(crate) mod kind;
 
 use std::time::Duration;

@@ -16,6 +16,7 @@ use crate::decode::kinds::{
     FallibleKind, LongForm, NamedEntries, NamedEntry, OneOrMany, ShortOrLong, SpannedKind, TextKind,
 };
 use crate::decode::table::{frame, table};
+use crate::policy::jwt::claims::{ClaimName, ClaimValuesKind};
 use crate::slice::listener::Listener;
 use crate::slice::request_match::cookie::{CookieName, check_cookie_names};
 use crate::slice::request_match::host::{HostMatch, HostText};
@@ -52,6 +53,9 @@ pub struct Match {
     pub listeners: Vec<usize>,
     /// Networks, one of which the client's address must be in. Empty for every client.
     pub sources: Vec<Cidr>,
+    /// Claims that a valid token must have, each with the values that do; for `scope`, all values must be there. The
+    /// route has `jwt` if there are any.
+    pub claims: Vec<(String, Vec<String>)>,
 }
 
 impl Match {
@@ -68,6 +72,7 @@ impl Match {
             client_cert: None,
             listeners: Vec::new(),
             sources: Vec::new(),
+            claims: Vec::new(),
         }
     }
 
@@ -124,6 +129,10 @@ table! {
         /// one that they name. A client without an address, on a Unix socket, is in no network. The default is any
         /// client.
         optional source: Spanned<Vec<Spanned<Cidr>>> = "source" as SpannedKind<OneOrMany<SpannedKind<CidrText>>>;
+        /// Claims that the client's token must have, written like `require` of `jwt`: a value, or a list of which one must
+        /// be there; of `scope`, all must. The route must have `jwt`. Without a valid token, the predicate does not hold,
+        /// and Weir tries the next route.
+        optional claim: Spanned<Vec<NamedEntry<Vec<String>>>> = "claim" as SpannedKind<NamedEntries<ClaimName, ClaimValuesKind>>;
     }
 }
 
@@ -134,6 +143,8 @@ pub(crate) struct WrittenMatch {
     matches: Match,
     /// The addresses of listeners.
     listeners: Vec<Spanned<Address>>,
+    /// The place of `claim`.
+    claim: Option<Span>,
 }
 
 /// The listeners that a match may name.
@@ -173,11 +184,25 @@ impl WrittenMatch {
     }
 }
 
+impl WrittenMatch {
+    /// Reports claims on a route that verifies no tokens.
+    pub(crate) fn check_claims(&self, has_jwt: bool, cx: &mut Decoder<'_>) {
+        if let Some(span) = &self.claim
+            && !has_jwt
+        {
+            let message = "a route that matches claims needs `jwt`, which verifies them";
+            cx.error(Code::MissingKey, span.clone(), message)
+                .help("add jwt = \"https://ISSUER/ for AUDIENCE\" to the route, to a set that it uses, or at the top level");
+        }
+    }
+}
+
 impl From<Match> for WrittenMatch {
     fn from(matches: Match) -> Self {
         Self {
             matches,
             listeners: Vec::new(),
+            claim: None,
         }
     }
 }
@@ -198,6 +223,11 @@ impl LongForm for RawMatch {
         let cookies = check_cookie_names(table.cookie.unwrap_or_default(), cx);
         let field_match = |(name, value)| FieldMatch { name, value };
         let sources = check_sources(table.source, cx);
+        let claim = table.claim.as_ref().map(|claim| claim.span.clone());
+        let claims = table.claim.into_iter().flat_map(|claim| claim.value);
+        let claims = claims
+            .filter_map(|entry| Some((entry.name.value, entry.value?)))
+            .collect();
         let listeners = check_listeners(table.listener, cx);
         let matches = Match {
             hosts: check_patterns("host", table.host, everything.hosts, cx)?,
@@ -213,8 +243,13 @@ impl LongForm for RawMatch {
             client_cert: table.client_cert,
             listeners: Vec::new(),
             sources,
+            claims,
         };
-        Some(WrittenMatch { matches, listeners })
+        Some(WrittenMatch {
+            matches,
+            listeners,
+            claim,
+        })
     }
 }
 

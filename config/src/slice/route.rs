@@ -21,6 +21,7 @@ use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
 use crate::slice::timeouts::{self, TimeoutsPatch, check_timeouts};
 use crate::text::diagnostic::{Code, Position};
+use crate::value::authority::AuthorityText;
 use crate::value::placeholder::{PlaceholderPathKind, PlaceholderTextKind};
 use crate::value::upstream_names::UpstreamNames;
 
@@ -39,6 +40,8 @@ pub struct Route {
     pub target: Target,
     /// How Weir changes the path for endpoints.
     pub rewrite: Option<Rewrite>,
+    /// The Host that endpoints get; `None` for that of the upstream.
+    pub host: Option<String>,
     /// What Weir does with `%2F` and `%5C` in a path.
     pub encoded_slash: EncodedSlash,
     /// Which request fields with odd names endpoints get; `None` for the listener's rule.
@@ -64,6 +67,7 @@ impl Route {
             matches,
             target,
             rewrite: None,
+            host: None,
             encoded_slash: EncodedSlash::default(),
             underscores: None,
             timeouts: TimeoutsPatch::default(),
@@ -119,7 +123,6 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         &[
             "path",
             "paths",
-            "host",
             "hosts",
             "domain",
             "server_name",
@@ -183,6 +186,9 @@ table! {
         optional strip: Spanned<Option<String>> = "strip" as FallibleKind<PlainText>;
         /// Replaces the path that endpoints get: by a text with placeholders, or one prefix by another.
         optional replace: Spanned<Option<Rewrite>> = "replace" as FallibleKind<ShortOrLong<PlaceholderPathKind, RawReplace>>;
+        /// The host that endpoints get in Host or `:authority`; it overrides the upstream's. The requests that the route
+        /// takes are in `match`.
+        optional host: Spanned<String> = "host" as SpannedKind<AuthorityText>;
         /// What Weir does with requests that have `%2F` or `%5C` in the path. `"auto"` passes them as they came, and
         /// answers 400 if an endpoint that decodes them would see a path of another route. Set `"keep"` if all endpoints
         /// take them for characters, `"refuse"` to answer 400 always. [paths.md](paths.md) says how Weir matches and
@@ -234,6 +240,9 @@ pub(crate) fn check_route(
     };
     let used_sets = table.used_sets.as_deref().unwrap_or_default();
     let policies = policy_sets.of_route(used_sets, &table.policies, &place, cx);
+    if let Some(written) = written {
+        written.check_claims(policies.jwt.is_some(), cx);
+    }
     Some(Route {
         policies,
         position: cx.position(&table.span),
@@ -241,6 +250,7 @@ pub(crate) fn check_route(
         name,
         matches: matches?,
         rewrite,
+        host: table.host.map(|spanned| spanned.value),
         encoded_slash: table.encoded_slash,
         underscores: table.underscores.map(|spanned| spanned.value),
         timeouts,
@@ -294,6 +304,7 @@ fn check_target(
         let of_upstreams = [
             ("strip", table.strip.as_ref().map(|key| &key.span)),
             ("replace", table.replace.as_ref().map(|key| &key.span)),
+            ("host", table.host.as_ref().map(|key| &key.span)),
             (
                 "underscores",
                 table.underscores.as_ref().map(|key| &key.span),

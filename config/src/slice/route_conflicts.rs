@@ -63,7 +63,7 @@ impl RouteConflicts {
             let key = PatternKey::of(host, path);
             let group = self.by_pattern.entry(key).or_default();
             let mut same = group.iter().filter_map(|index| earlier.get(*index));
-            let hides = |first: &&Route| covers(&first.matches, &route.matches);
+            let hides = |first: &&Route| covers(first, route);
             if !is_reported && let Some(first) = same.by_ref().take(COMPARED_MAX).find(hides) {
                 report_hidden(route, &format!("{host}{path}"), first, span, cx);
                 is_reported = true;
@@ -118,7 +118,7 @@ impl RouteConflicts {
                 let is_decided = self.by_pattern.contains_key(&PatternKey::of(own, path));
                 if is_within(own, host)
                     && !is_decided
-                    && covers(&by.matches, &route.matches)
+                    && covers(by, route)
                     && !found.iter().any(|(known, _)| *known == own)
                 {
                     found.push((own, by));
@@ -147,7 +147,7 @@ fn is_within(narrow: &HostMatch, wide: &HostMatch) -> bool {
 fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &mut Decoder<'_>) {
     let line = first.position.line;
     let is_whole = route.matches.patterns().count() == 1;
-    if covers(&route.matches, &first.matches) {
+    if covers(route, first) {
         let what = if is_whole {
             "requests".to_owned()
         } else {
@@ -155,7 +155,7 @@ fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &
         };
         let message = format!("the route in line {line} takes the same {what}");
         cx.error(Code::Duplicate, span.clone(), message)
-            .help("the second one never matches: remove one, or tell them apart by method, header, query, cookie, listener or source");
+            .help("the second one never matches: remove one, or tell them apart by method, header, query, cookie, listener, source or claim");
     } else {
         let what = if is_whole {
             "this route".to_owned()
@@ -206,7 +206,27 @@ fn report_shadowed(
 }
 
 /// Whether `wide` takes every request that `narrow` takes, for the same host and path.
-fn covers(wide: &Match, narrow: &Match) -> bool {
+fn covers(wide: &Route, narrow: &Route) -> bool {
+    // Claims of other issuers are other claims.
+    let has_claims = wide.matches.claims.is_empty()
+        || (wide.policies.jwt == narrow.policies.jwt
+            && wide.matches.claims.iter().all(|one| is_asked(one, narrow)));
+    has_claims && covers_without_claims(&wide.matches, &narrow.matches)
+}
+
+/// Whether `route` takes only requests with one of the values of a claim; of `scope`, with all.
+fn is_asked((name, values): &(String, Vec<String>), route: &Route) -> bool {
+    let mut claims = route.matches.claims.iter();
+    claims.any(|(own_name, own)| {
+        let (narrow, wide) = match name.as_str() {
+            "scope" => (values, own),
+            _ => (own, values),
+        };
+        own_name == name && narrow.iter().all(|value| wide.contains(value))
+    })
+}
+
+fn covers_without_claims(wide: &Match, narrow: &Match) -> bool {
     is_subset(&narrow.methods, &wide.methods, |narrow, wide| {
         narrow == wide
     }) && all_implied(&wide.headers, &narrow.headers)

@@ -7,6 +7,7 @@ use crate::decode::kinds::{
     Count, NamedEntries, NamedEntry, OneOrMany, PlainText, SpannedKind, TextKind,
 };
 use crate::decode::table::{frame, table};
+use crate::policy::jwt::claims::{ClaimName, ClaimValuesKind};
 use crate::slice::routes::RouteNames;
 use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
@@ -33,6 +34,8 @@ pub struct Test {
     pub client_cert: Vec<String>,
     /// The client's address, unless fields of a trusted proxy name another; `None` for a client without one.
     pub client_ip: Option<IpAddr>,
+    /// The claims of the client's token, each with its values; `None` without a valid token.
+    pub claims: Option<Vec<(String, Vec<String>)>>,
     /// Index in [`Config::routes`](crate::Config::routes) of the route that must take it.
     pub route: Option<usize>,
     /// Index in [`Config::upstreams`](crate::Config::upstreams) of the upstream that must get it.
@@ -57,6 +60,9 @@ table! {
         /// The client's address, unless `headers` of a trusted proxy name another. Without the key, the client has none,
         /// as on a Unix socket.
         optional client_ip: IpAddr = "client_ip" as IpText;
+        /// The claims of the client's token, which counts as valid for every `jwt`; a list is a claim with several values.
+        /// Without the key, the client has no valid token.
+        optional claims: Vec<NamedEntry<Vec<String>>> = "claims" as NamedEntries<ClaimName, ClaimValuesKind>;
         /// The name of the route that must take the request.
         optional route: Spanned<String> = "route" as SpannedKind<PlainText>;
         /// The name of the upstream that must get the request.
@@ -198,6 +204,11 @@ pub(crate) fn check_test(
         headers: check_header_names(table.headers.unwrap_or_default(), cx),
         client_cert: table.client_cert.unwrap_or_default(),
         client_ip: table.client_ip,
+        claims: table.claims.map(|claims| {
+            let entries = claims.into_iter();
+            let pairs = entries.filter_map(|entry| Some((entry.name.value, entry.value?)));
+            pairs.collect()
+        }),
         route: route.flatten(),
         upstream: upstream.flatten(),
         status: table.status.and_then(|status| u16::try_from(status).ok()),

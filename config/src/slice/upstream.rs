@@ -14,6 +14,7 @@ use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::timeouts::{InUpstream, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
 use crate::text::diagnostic::{Code, Position};
+use crate::value::authority::AuthorityText;
 use crate::value::server_url::{ServerUrl, UrlHost};
 
 /// A named group of endpoints that serve the same content.
@@ -29,6 +30,8 @@ pub struct Upstream {
     pub pool: Pool,
     /// How Weir speaks to its `https://` endpoints.
     pub tls: UpstreamTls,
+    /// The Host that its endpoints get; `None` for the one that the client asked for.
+    pub host: Option<String>,
     /// The PROXY header that begins every connection to its endpoints.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Its overrides; see [`Config::timeouts_of`](crate::Config::timeouts_of).
@@ -49,6 +52,7 @@ impl Upstream {
             balance: Balance::default(),
             pool: Pool::default(),
             tls: UpstreamTls::default(),
+            host: None,
             proxy_protocol: None,
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
@@ -133,6 +137,7 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         "`balance`",
     ),
     (&["ssl"], "`tls`"),
+    (&["host_header", "pass_host", "upstream_vhost"], "`host`"),
 ];
 
 table! {
@@ -146,6 +151,10 @@ table! {
         optional pool: PoolPatch = "pool" as PoolPatch;
         /// TLS to those endpoints that begin with `https://`.
         optional tls: RawUpstreamTls = "tls" as RawUpstreamTls;
+        /// The host that endpoints get in Host or `:authority`, with a port if they need one; without the key, they get the
+        /// one that the client asked for. `X-Forwarded-Host` names the client's in any case. TLS does not depend on it:
+        /// see `tls.server_name`.
+        optional host: String = "host" as AuthorityText;
         /// Begins every connection with a PROXY header of this version, which names the client. Each client then has
         /// HTTP/1.1 connections of its own. Set it for endpoints that need the client's address and cannot read
         /// `X-Forwarded-For`.
@@ -169,6 +178,7 @@ impl From<Vec<Spanned<Endpoint>>> for RawUpstream {
             balance: BALANCE.value,
             pool: None,
             tls: None,
+            host: None,
             proxy_protocol: None,
             timeouts: None,
             retries: None,
@@ -245,6 +255,7 @@ impl RawUpstream {
         Upstream {
             endpoints,
             tls,
+            host: self.host,
             proxy_protocol: self.proxy_protocol,
             balance: self.balance,
             pool: Pool::default().patched(&pool),

@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod algorithm;
+pub(crate) mod authority;
 pub(crate) mod braces;
 pub(crate) mod fetch_url;
 pub(crate) mod field;

@@ -61,6 +61,7 @@ fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
             headers,
             client_cert: Vec::new(),
             client_ip: None,
+            claims: Vec::new(),
             all: false,
         },
     )
@@ -251,6 +252,7 @@ upstream = "app"
             headers: Vec::new(),
             client_cert: Vec::new(),
             client_ip: None,
+            claims: Vec::new(),
             all: false,
         };
         let text = explain(&plan, &question).unwrap();
@@ -379,6 +381,7 @@ fn routes_of_other_hosts_are_counted_without_all() {
         headers: Vec::new(),
         client_cert: Vec::new(),
         client_ip: None,
+        claims: Vec::new(),
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
@@ -492,6 +495,7 @@ status = 404
         headers: Vec::new(),
         client_cert: vec!["DNS:a.example.com".into()],
         client_ip: None,
+        claims: Vec::new(),
         all: false,
     };
     let text = explain(&plan, &question).unwrap();
@@ -538,6 +542,7 @@ status = 200
         headers: Vec::new(),
         client_cert: Vec::new(),
         client_ip: None,
+        claims: Vec::new(),
         all: false,
     };
     let client_cert = vec!["partner.pem".to_owned()];
@@ -611,6 +616,7 @@ fn explain_names_dropped_fields() {
         headers: vec![line.to_owned()],
         client_cert: Vec::new(),
         client_ip: None,
+        claims: Vec::new(),
         all: false,
     };
     let text = |line| explain(&plan(&file).1, &question(line)).unwrap();

@@ -26,7 +26,7 @@ fn sent(plan: &Plan, target: &str) -> Result<String, Reason> {
         |decision, sent| match decision {
             Decision::Route(_) => Ok(String::from_utf8_lossy(sent).into_owned()),
             Decision::Refuse(refusal) => Err(refusal.reason),
-            Decision::RedirectHttps => unreachable!("no listener redirects"),
+            Decision::NeedsClaims(_) | Decision::RedirectHttps => unreachable!("no such route"),
         },
     )
 }
@@ -39,7 +39,7 @@ pub(super) fn taken(plan: &Plan, target: &str) -> Option<RouteId> {
         "a.example",
         |decision, _| match decision {
             Decision::Route(id) => Some(id),
-            Decision::Refuse(_) | Decision::RedirectHttps => None,
+            Decision::NeedsClaims(_) | Decision::Refuse(_) | Decision::RedirectHttps => None,
         },
     )
 }

@@ -134,6 +134,23 @@ impl TokenRules {
 }
 
 impl Requirement {
+    /// All that claims and their values in the file ask for: of `scope` all values, of another claim one.
+    #[must_use]
+    pub fn all_of(claims: &[(String, Vec<String>)]) -> Box<[Self]> {
+        let boxed = |text: &String| -> Box<str> { text.as_str().into() };
+        let of_claim = |(name, values): &(String, Vec<String>)| match name.as_str() {
+            "scope" => values
+                .iter()
+                .map(|scope| Self::Scope(boxed(scope)))
+                .collect(),
+            name => vec![Self::Claim {
+                name: name.into(),
+                values: values.iter().map(boxed).collect(),
+            }],
+        };
+        claims.iter().flat_map(of_claim).collect()
+    }
+
     /// Whether the claims grant it.
     #[must_use]
     pub fn is_met(&self, claims: &Claims) -> bool {

@@ -332,20 +332,6 @@ impl Place {
 impl TokenRules {
     fn new(issuer: &weir_config::JwtIssuer) -> Self {
         let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
-        let mut require = Vec::new();
-        for (name, values) in &issuer.require {
-            match name.as_str() {
-                "scope" => require.extend(
-                    values
-                        .iter()
-                        .map(|scope| Requirement::Scope(scope.as_str().into())),
-                ),
-                name => require.push(Requirement::Claim {
-                    name: name.into(),
-                    values: boxed(values),
-                }),
-            }
-        }
         Self {
             issuer: issuer.issuer.as_deref().map(Into::into),
             audience: match &issuer.audience[..] {
@@ -353,7 +339,7 @@ impl TokenRules {
                 names => Audience::OneOf(boxed(names)),
             },
             leeway_s: issuer.leeway.as_secs_f64(),
-            require: require.into(),
+            require: Requirement::all_of(&issuer.require),
         }
     }
 }
