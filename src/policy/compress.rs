@@ -198,20 +198,22 @@ impl Rules {
     #[must_use]
     pub fn explain(&self, request: &StepRequest<'_>, facts: &Facts) -> Verdict {
         if facts.is_grpc_call {
-            return Verdict::Passes("never compresses gRPC".into());
+            return Verdict::Passes("does nothing for gRPC".into());
         }
         if request.hop.upgrade.is_some() {
-            return Verdict::Passes("compresses nothing after an upgrade".into());
+            return Verdict::Passes("does nothing after an upgrade".into());
         }
         Verdict::Does(match self.choose(request.head, request.block) {
             Some((coding, level)) => {
                 let name = coding.name();
-                format!("compresses a fitting answer with {name}, level {level}")
+                format!(
+                    "uses {name}, level {level}, if the answer is long enough and of a listed type"
+                )
             }
             None => {
                 let names = self.codings.iter().map(|(coding, _)| coding.name());
                 let names = names.collect::<Vec<_>>().join(", ");
-                format!("compresses nothing for this client, which does not accept {names}")
+                format!("does nothing: the client accepts none of {names}")
             }
         })
     }
