@@ -53,6 +53,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     page.sample(&[], state.reloads.failed);
     state.certificates.metrics(&mut page);
     state.ip_lists.metrics(&mut page);
+    state.issuer_keys.metrics(&mut page);
     unverified(&state.config, &mut page);
     state.missing_names.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
@@ -134,6 +135,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
         );
         state.certificates.health(&mut out);
         state.ip_lists.health(&mut out);
+        state.issuer_keys.health(&mut out);
         state.missing_names.health(&mut out);
         if let Some(error) = &state.reloads.last_error {
             let mut when = String::new();

@@ -94,3 +94,36 @@ pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a reload may take to read, resolve and compile before it fails.
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long control waits for a document that it fetches, connection and handshake included.
+pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of a document that control fetches, and of a file with keys. ALB reads 150 KB of a key set.
+pub(super) const FETCH_BYTES_MAX: usize = 256 * 1024;
+
+/// How often control checks whether keys of token issuers are old or wanted.
+pub(super) const KEYS_WATCH: Duration = Duration::from_secs(1);
+
+/// How long a start or a reload waits for the keys of issuers that it has none of. They may follow later.
+pub(super) const KEYS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// When control fetches keys again whose server does not say how long they stay. Envoy's `cache_duration` of a remote
+/// key set is the same.
+pub(super) const KEYS_AGE: Duration = Duration::from_secs(600);
+
+/// Bounds of what the server says: often enough for rotation, and no burden for the issuer.
+pub(super) const KEYS_AGE_MIN: Duration = Duration::from_secs(60);
+/// See [`KEYS_AGE_MIN`].
+pub(super) const KEYS_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// The first wait after keys could not be fetched. It doubles.
+pub(super) const KEYS_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest wait after keys could not be fetched.
+pub(super) const KEYS_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Tokens with unknown keys make control fetch keys at most this often.
+pub(super) const KEYS_WANTED_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the log repeats that keys cannot be fetched.
+pub(super) const KEYS_LOG_INTERVAL: Duration = Duration::from_secs(300);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
 use super::ip_lists::{IpLists, MissingLists};
+use super::key_files::KeyFiles;
 use super::resolver::{self, ResolvedHosts, Resolver};
 use super::{cpus, preflight, system, user_access};
 use crate::files;
@@ -38,6 +39,8 @@ pub struct LoadedConfig {
     pub tls: tls::LoadedTls,
     /// The lists of networks that `ip` rules name.
     pub ip_lists: IpLists,
+    /// The key files of token issuers.
+    pub key_files: KeyFiles,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
     /// The host names of endpoints, after a lookup.
@@ -111,7 +114,7 @@ pub fn load(
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
         };
-        let files = files.chain(own);
+        let files = files.chain(loaded.key_files.paths()).chain(own);
         failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
     if is_here {
@@ -163,12 +166,23 @@ fn compile(
         }
         Source::Given(config) => ((**config).clone(), Vec::new(), String::new()),
     };
-    let tls = match files {
-        Files::All(tickets) => tls::load(&config, tickets, &name(source)),
+    let tls = match &files {
+        Files::All(tickets) => tls::load(&config, *tickets, &name(source)),
         Files::Here => tls::load_available(&config, &name(source)),
         Files::None => Ok(Default::default()),
     };
-    let (tls, more) = tls.map_err(LoadError)?;
+    let key_files = match files {
+        Files::All(_) => KeyFiles::load(&config, false, &name(source)),
+        Files::Here => KeyFiles::load(&config, true, &name(source)),
+        Files::None => Ok(KeyFiles::default()),
+    };
+    let (tls, key_files, more) = match (tls, key_files) {
+        (Ok((tls, more)), Ok(key_files)) => (tls, key_files, more),
+        (tls, key_files) => {
+            let errors = [tls.err(), key_files.err()].into_iter().flatten().flatten();
+            return Err(LoadError(weir_config::bounded(errors.collect())));
+        }
+    };
     warnings.extend(more);
     let missing = match files {
         Files::All(_) => MissingLists::Refuse,
@@ -198,6 +212,7 @@ fn compile(
                 endpoints,
                 tls,
                 ip_lists,
+                key_files,
                 warnings,
                 names,
             };

@@ -12,8 +12,11 @@ mod cpus;
 pub mod demo;
 mod drain;
 mod endpoint_watch;
+mod fetch;
 mod inherited_sockets;
 mod ip_lists;
+mod issuer_keys;
+mod key_files;
 mod limits;
 mod listen;
 mod load;
@@ -57,6 +60,8 @@ use admin::Admin;
 use certificates::Certificates;
 use demo::DemoEndpoints;
 use ip_lists::WatchedIpLists;
+use issuer_keys::IssuerKeys;
+use key_files::KeyFiles;
 use listen::OwnedFile;
 use missing_names::MissingNames;
 use service_manager::ServiceManager;
@@ -169,6 +174,8 @@ struct State {
     certificates: Certificates,
     ip_lists: WatchedIpLists,
     policies: policy::Registry,
+    issuer_keys: IssuerKeys,
+    key_files: KeyFiles,
 }
 
 /// Outcomes of reloads.

@@ -15,12 +15,13 @@ use weir_config::{Account, NamedFile};
 use super::admin::Admin;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::IpLists;
+use super::key_files::KeyFiles;
 use super::listen::{self, BoundSockets, OwnedFile};
 use super::load::{LoadedConfig, MachineCheck, NameLookup, Source, load};
 use super::missing_names::MissingNames;
 use super::phrases::{few, seconds, summary};
 use super::resolver::{self, ResolvedHosts};
-use super::{Control, access_log, limits, system};
+use super::{Control, access_log, issuer_keys, limits, system};
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
 use crate::plan::{EndpointSets, ListenerDiff, Plan};
@@ -88,6 +89,7 @@ struct PreparedReload {
     names: ResolvedHosts,
     tls: tls::LoadedTls,
     ip_lists: IpLists,
+    key_files: KeyFiles,
     bound: BoundSockets,
     admin: Change<Admin>,
     access_log: Option<AccessLog>,
@@ -190,12 +192,15 @@ impl Control {
             tls,
             ip_lists,
             names,
+            key_files,
             ..
         } = loaded;
         // Also if the file names the same log as before, because someone may have moved it away.
         let access_log = access_log::open(config.access_log.clone()).await?;
         let taken = self.tcp_addresses();
         plan.states.equip(&mut self.state.borrow_mut().policies);
+        let fetched = issuer_keys::prefetch(plan.states.key_boards().cloned().collect()).await;
+        self.state.borrow_mut().issuer_keys.note_all(fetched);
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
         endpoints.epoch = state.endpoints.epoch + 1;
@@ -243,6 +248,7 @@ impl Control {
             names,
             tls,
             ip_lists,
+            key_files,
             bound,
             admin,
             access_log,
@@ -259,11 +265,17 @@ impl Control {
             names,
             tls,
             ip_lists,
+            mut key_files,
             bound,
             admin,
             access_log,
             gone,
         } = ready;
+        {
+            let state = &mut *self.state.borrow_mut();
+            key_files.post(&state.policies, &mut state.issuer_keys);
+            state.key_files = key_files;
+        }
         // Cores need names and counters before their first exchange under the new plan.
         self.obs.prepare(&plan, &endpoints);
         self.obs.set_access_log(access_log);

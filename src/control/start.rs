@@ -11,6 +11,7 @@ use super::certificates::Certificates;
 use super::demo::DemoEndpoints;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
+use super::issuer_keys::{self, IssuerKeys};
 use super::listen::{self, BoundSockets};
 use super::load::LoadedConfig;
 use super::missing_names::MissingNames;
@@ -50,6 +51,7 @@ pub(super) async fn start(
         tls,
         ip_lists,
         names,
+        mut key_files,
         ..
     } = loaded;
     (plan.epoch, endpoints.epoch) = (1, 1);
@@ -69,6 +71,9 @@ pub(super) async fn start(
         inherited,
     } = StartSockets::bind(&config, &plan, cores)?;
     become_user(&config, &bound, admin.as_ref())?;
+    let mut issuer_keys = IssuerKeys::default();
+    key_files.post(&policies, &mut issuer_keys);
+    issuer_keys.note_all(issuer_keys::prefetch(plan.states.key_boards().cloned().collect()).await);
     if let Some(file) = &config.pid_file {
         pid_file::check(&file.path)?;
     }
@@ -108,6 +113,8 @@ pub(super) async fn start(
         certificates: Certificates::new(tls),
         ip_lists: WatchedIpLists::new(ip_lists),
         policies,
+        issuer_keys,
+        key_files,
     };
     let control = Rc::new(Control {
         source,
@@ -130,6 +137,7 @@ pub(super) async fn start(
     tokio::task::spawn_local(control.clone().watch_certificates());
     tokio::task::spawn_local(control.clone().watch_ip_lists());
     tokio::task::spawn_local(control.clone().watch_endpoints());
+    tokio::task::spawn_local(control.clone().watch_keys());
     control.announce().await?;
     ready(&started);
     let outcome = control.clone().obey_signals(&mut signals).await;

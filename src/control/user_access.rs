@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use weir_config::{Address, Code, Config, Diagnostic, Excerpt, LogTarget, NamedFile, Severity};
 
+use super::key_files::named_key_files;
 use super::load::Source;
 use super::pid_file::{self, Owner};
 use super::process_user::ProcessUser;
@@ -144,7 +145,7 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     needs
 }
 
-/// Every file that a configuration names for TLS.
+/// Every file that a configuration names for TLS and for tokens.
 fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
     let listeners = config.listeners.iter().filter_map(|each| each.tls.as_ref());
     let listeners = listeners.flat_map(|tls| {
@@ -158,7 +159,10 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
         let (cert, key) = pair.map(|(cert, key)| (cert, key)).unzip();
         [upstream.tls.ca.as_ref(), cert, key]
     });
-    listeners.chain(upstreams).flatten()
+    listeners
+        .chain(upstreams)
+        .flatten()
+        .chain(named_key_files(config))
 }
 
 impl UserNeed {

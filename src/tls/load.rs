@@ -375,10 +375,8 @@ impl TlsLoader<'_> {
     }
 
     fn system_roots(&mut self) -> Option<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
+        let roots = system_roots();
+        if roots.is_none() {
             let message = "the system has no CA certificates; install the package `ca-certificates` or set `ca`";
             self.errors.push(self.diagnostic(
                 Severity::Error,
@@ -386,9 +384,8 @@ impl TlsLoader<'_> {
                 message.to_owned(),
                 &None,
             ));
-            return None;
         }
-        Some(roots)
+        roots
     }
 
     fn read(&mut self, file: &NamedFile) -> Option<Vec<u8>> {
@@ -468,7 +465,7 @@ fn settings(tls: &UpstreamTls, http2: bool) -> String {
 }
 
 /// The cryptography provider, limited to these cipher suites if there are any.
-fn provider(ciphers: &[Cipher]) -> CryptoProvider {
+pub(super) fn provider(ciphers: &[Cipher]) -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     if !ciphers.is_empty() {
         provider
@@ -492,6 +489,14 @@ fn is_same_suite(suite: SupportedCipherSuite, cipher: Cipher) -> bool {
             name == cipher.0 || name.strip_suffix("-SHA256") == Some(cipher.0)
         }
     }
+}
+
+/// The certificate authorities that the system trusts; `None` if there are none.
+pub(super) fn system_roots() -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    (!roots.is_empty()).then_some(roots)
 }
 
 #[cfg(test)]

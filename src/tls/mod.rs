@@ -8,6 +8,7 @@
 mod certificate_identity;
 mod client;
 mod failure;
+mod fetch;
 mod halves;
 mod incoming_records;
 mod load;
@@ -21,6 +22,7 @@ pub use certificate_identity::CertificateIdentity;
 pub(crate) use certificate_identity::span;
 pub use client::{TlsClient, TlsName};
 pub use failure::TlsFailure;
+pub use fetch::FetchTls;
 pub use halves::{TlsRx, TlsTx};
 pub use load::{FileStamp, LoadedTls, OwnCertificate, load, load_available};
 pub use parameters::{AlpnProtocol, TlsParameters};

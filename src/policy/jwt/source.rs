@@ -54,6 +54,19 @@ impl KeySource {
         }
     }
 
+    /// All that makes the keys what they are, as text. The line in the file is not part of it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let kind = match &self.place {
+            JwtKeys::Discovery(_) => "discovery",
+            JwtKeys::Url(_) => "url",
+            JwtKeys::SetFile(_) => "set",
+            JwtKeys::KeyFile(_) => "key",
+            JwtKeys::SecretFile(_) => "secret",
+        };
+        format!("{kind} {self} {:?}", self.algorithms)
+    }
+
     /// Reads a key set that was fetched.
     ///
     /// # Errors

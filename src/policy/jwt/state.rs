@@ -45,7 +45,7 @@ impl JwtStatePlan {
                 claims_to_headers: _,
                 forward: _,
             } = issuer;
-            let keys = name_of(&KeySource::new(issuer));
+            let keys = KeySource::new(issuer).name();
             let _ = write!(
                 rules,
                 "{name:?} {audience:?} {keys} {leeway:?} {place:?} {require:?};"
@@ -69,7 +69,7 @@ impl JwtStatePlan {
         for board in &mut self.boards {
             let own = board.clone();
             let source = own.source();
-            *board = shared.get_or_make(&name_of(source), || KeyBoard::new(source.clone()));
+            *board = shared.get_or_make(&source.name(), || KeyBoard::new(source.clone()));
         }
     }
 
@@ -88,18 +88,4 @@ impl JwtStatePlan {
             cache: RefCell::new(TokenCache::new(seed)),
         }
     }
-}
-
-/// The source without its line in the file, which changes when lines move.
-fn name_of(source: &KeySource) -> String {
-    let kind = match source.url() {
-        Some(url) => format!("{url}"),
-        None => String::new(),
-    };
-    let file = source.file().map(|file| &file.path);
-    let place = std::mem::discriminant(&source.place);
-    format!(
-        "{place:?} {kind} {file:?} {:?} {:?}",
-        source.issuer, source.algorithms
-    )
 }
