@@ -10,6 +10,7 @@
 mod certs;
 mod conn;
 mod endpoint;
+mod issuer;
 mod lines;
 mod message;
 mod tls;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub use certs::{Authority, Issued};
 pub use conn::{Conn, End};
 pub use endpoint::{Endpoint, ok};
+pub use issuer::{Issuer, TokenKey, key_set};
 pub use lines::Lines;
 pub use message::Message;
 pub use tls::{tls_config, tls_connect, tls_roots, tls_to};
