@@ -2,4 +2,5 @@ mod attacks;
 mod keys;
 mod rules;
 mod signer;
+mod step;
 mod vectors;
