@@ -258,6 +258,48 @@ fn verdicts_are_kept_as_long_as_the_file_says() {
     }
 }
 
+#[test]
+fn no_trailer_claims_to_be_somebody() {
+    let auth = Endpoint::answering(
+        |_| "HTTP/1.1 200 OK\r\nRemote-User: alice\r\nContent-Length: 0\r\n\r\n",
+    );
+    let app = Endpoint::answering(|_| ok(""));
+    let keys = format!(
+        "{{ to = \"http://{}\", copy_to_request = \"Remote-User\" }}",
+        auth.name
+    );
+    let weir = weir(&keys, &app);
+    let body = "Transfer-Encoding: chunked\r\nTrailer: Remote-User, X-Sum\r\n\r\n1\r\nx\r\n0\r\n\
+                Remote-User: root\r\nX-Sum: 1\r\n";
+    assert_eq!(weir.ask(request("POST /", body)).status(), 200);
+    let got = app.only_request();
+    assert_eq!(got.field("Remote-User"), Some("alice"));
+    assert_eq!(
+        (got.trailer("Remote-User"), got.trailer("X-Sum")),
+        (None, Some("1"))
+    );
+}
+
+#[test]
+fn a_login_page_too_long_to_read_lets_nobody_pass() {
+    let auth = Endpoint::answering(|asked| {
+        let uri = asked
+            .field("X-Forwarded-Uri")
+            .unwrap()
+            .replace('%', "%2525");
+        format!("HTTP/1.1 302 Found\r\nLocation: /login?rd={uri}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let app = Endpoint::answering(|_| ok("app"));
+    let weir = weir(
+        &format!("{{ to = \"http://{}\", on_error = \"allow\" }}", auth.name),
+        &app,
+    );
+    let long = request(&format!("GET /?{}", "%61".repeat(2_700)), "");
+    let answer = weir.ask(long);
+    answer.expect_refusal(503, "auth_unavailable", "destination_unavailable");
+    assert!(app.requests().is_empty());
+}
+
 /// An address that nothing listens on.
 fn dead_address() -> String {
     free_address("127.0.0.9").to_string()

@@ -50,7 +50,12 @@ async fn auth(protocol: Protocol, tls: Option<&Tls>) -> (Server, Asked) {
 async fn app(protocol: Protocol) -> Server {
     Server::start(protocol, |request: Request<Incoming>| {
         let user = request.headers().get("remote-user").cloned();
-        async move { answer(user.map_or("nobody".into(), |user| user.to_str().unwrap().to_owned())) }
+        async move {
+            answer(user.map_or_else(
+                || "nobody".to_owned(),
+                |user| user.to_str().unwrap().to_owned(),
+            ))
+        }
     })
     .await
 }
@@ -136,7 +141,10 @@ fn the_name_of_a_server_is_looked_up() {
             auth(Protocol::Http1, None).await,
             app(Protocol::Http1).await,
         );
-        let (port, route) = (auth.address.port(), routed("", &[app.name.clone()], ""));
+        let (port, route) = (
+            auth.address.port(),
+            routed("", std::slice::from_ref(&app.name), ""),
+        );
         let weir = Weir::start(&format!(
             "{route}forward_auth = \"http://localhost:{port}\"\n"
         ));

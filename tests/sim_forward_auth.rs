@@ -32,7 +32,7 @@ fn config(keys: &str) -> String {
 
 /// Whether the server lets a request pass.
 fn passes(id: u64) -> bool {
-    id % 2 == 0
+    id.is_multiple_of(2)
 }
 
 /// Starts authorization servers that misbehave as `behave` says.

@@ -134,7 +134,7 @@ async fn run<N: Net>(
     let failure = exchange.record.reason;
     stream
         .into_answer(failure)
-        .ok_or(failure.unwrap_or(Reason::Internal))
+        .ok_or_else(|| failure.unwrap_or(Reason::Internal))
 }
 
 impl<N: Net> Exchange<'_, N> {

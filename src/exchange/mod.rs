@@ -175,7 +175,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             },
         };
         let served = match decided {
-            Ok(Decided::Answer(reply)) => self.reply(Reply::Step(&reply)).await,
+            Ok(Decided::Answer(reply)) => self.reply(Reply::Step(reply)).await,
             Ok(Decided::ByPlan(decision)) => match decision {
                 Decision::RedirectHttps => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
                 Decision::Route(id) => self.follow_route(id).await,
@@ -230,7 +230,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         if !route.steps.is_empty()
             && let Some(reply) = self.run_route_steps(route).await?
         {
-            return self.reply(Reply::Step(&reply)).await;
+            return self.reply(Reply::Step(reply)).await;
         }
         match &route.target {
             RouteTarget::Upstream(upstream) => self.forward(Some(route), *upstream).await,

@@ -28,7 +28,7 @@ pub(super) enum Reply<'r> {
     /// The fixed answer of a route.
     Fixed(&'r FixedAnswer),
     /// The answer of a policy.
-    Step(&'r StepReply),
+    Step(Box<StepReply>),
     /// An error.
     Problem {
         /// Why.
@@ -41,14 +41,18 @@ pub(super) enum Reply<'r> {
 impl<N: Net> Exchange<'_, N> {
     /// Writes an answer and sends it.
     pub(super) async fn reply(&mut self, reply: Reply<'_>) -> Result<(), Fault> {
-        if let Reply::Fixed(respond) = &reply
-            && respond.body.len() > SMALL_ANSWER_BYTES
-            && !self.core.has_memory()
-        {
+        let length = match &reply {
+            Reply::Fixed(respond) => respond.body.len(),
+            Reply::Step(step) => step.body.len(),
+            Reply::Redirect(_) | Reply::Problem { .. } => 0,
+        };
+        if length > SMALL_ANSWER_BYTES && !self.core.has_memory() {
             return Err(Fault::local(Phase::Route, Reason::MemoryLimit));
         }
         self.discard_received_body().await;
         let filtered = self.write_reply(&reply)?;
+        // From here on the body is in the core's blocks, which count as its memory.
+        drop(reply);
         let patience = self.down.context.listener.plan.borrow().timeouts.body_stall;
         if let Some(filtered) = filtered {
             // In a box: few answers of Weir's own have filters.
@@ -76,24 +80,16 @@ impl<N: Net> Exchange<'_, N> {
                 }
                 (respond.status, &*respond.body)
             }
-            Reply::Step(StepReply {
-                reason: None,
-                status,
-                fields,
-                body,
-            }) => {
-                append_fields(fields, edits);
-                (*status, &body[..])
-            }
-            Reply::Step(StepReply {
-                reason: Some(reason),
-                fields,
-                ..
-            }) => {
-                append_fields(fields, edits);
-                self.record.reason = Some(*reason);
-                problem = self.write_problem(*reason);
-                (problem.0, &problem.1[..])
+            Reply::Step(step) => {
+                append_fields(&step.fields, edits);
+                match step.reason {
+                    None => (step.status, &step.body[..]),
+                    Some(reason) => {
+                        self.record.reason = Some(reason);
+                        problem = self.write_problem(reason);
+                        (problem.0, &problem.1[..])
+                    }
+                }
             }
             Reply::Problem { reason, allow } => {
                 if let Some(allow) = allow {

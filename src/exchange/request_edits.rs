@@ -63,7 +63,13 @@ impl<N: Net> Exchange<'_, N> {
     /// Drops the fields that a request may not have in its trailers.
     pub(super) fn enforce_trailers(&mut self) {
         let plan = &self.plan.plan;
-        let matches = |name: &[u8]| plan.matches_field(name) || plan.is_taken_for_matched(name);
+        let route = self.route.and_then(|id| plan.route(id));
+        let steps = route.map_or(&[][..], |route| &route.steps);
+        let matches = |name: &[u8]| {
+            plan.matches_field(name)
+                || plan.is_taken_for_matched(name)
+                || steps.iter().any(|step| step.step.sets_request_field(name))
+        };
         let odd_names = self.odd_names();
         self.record.fields_dropped += self.down.enforce_trailers(odd_names, &matches);
     }

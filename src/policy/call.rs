@@ -3,6 +3,7 @@
 //! A step only describes its sub-request. The exchange sends it (`exchange::call`), with the upstream's connections,
 //! limits, timeouts and retries.
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use weir_proto_h1::{FieldId, Head, Method, Span, TargetForm, Version, is_token};
@@ -98,6 +99,14 @@ impl CallRequest {
         });
     }
 
+    /// Adds a field with the text of `value`, under the rules of [`CallRequest::field`].
+    pub fn field_text(&mut self, name: &[u8], value: impl fmt::Display) {
+        self.field_with(name, |request| {
+            // Writing to memory cannot fail.
+            let _ = write!(ValueText(request), "{value}");
+        });
+    }
+
     fn field_with(&mut self, name: &[u8], write: impl FnOnce(&mut Self)) {
         let id = FieldId::from_name(name);
         if is_own(id) || !is_token(name) {
@@ -180,6 +189,16 @@ impl CallRequest {
         let end = self.block.len();
         self.block.push(b'\n');
         Span::new(start, end)
+    }
+}
+
+/// Writes text into the value of a field.
+struct ValueText<'a>(&'a mut CallRequest);
+
+impl fmt::Write for ValueText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend(text.as_bytes());
+        Ok(())
     }
 }
 

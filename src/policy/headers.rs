@@ -48,6 +48,13 @@ impl Headers {
         })
     }
 
+    /// Whether the rules decide about a field of requests: they set it or take it away.
+    pub fn sets_request_field(&self, name: &[u8]) -> bool {
+        let set = self.request.set.iter().map(|field| &field.name);
+        let mut names = self.request.remove.iter().chain(set);
+        names.any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+    }
+
     /// Changes the fields of a request.
     pub fn edit_request(
         &self,

@@ -216,6 +216,18 @@ impl Step {
         }
     }
 
+    /// Whether the step alone decides what endpoints get in a field, so that no client may send it in trailers.
+    pub fn sets_request_field(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Jwt(jwt) => jwt.sets_field(name),
+            Self::ForwardAuth(auth) => auth.sets_field(name),
+            Self::Headers(headers) => headers.sets_request_field(name),
+            Self::Ip(_) | Self::Cors(_) | Self::SecurityHeaders(_) | Self::Compress(_) => false,
+            #[cfg(test)]
+            Self::Probe(_) => false,
+        }
+    }
+
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
     pub fn explain(&self, request: &StepRequest<'_>, facts: &mut Facts) -> Verdict {
         match self {

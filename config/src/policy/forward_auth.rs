@@ -346,8 +346,12 @@ impl Policy for ForwardAuthKind {
                 let lower = names.iter().map(|name| name.value.to_ascii_lowercase());
                 lower.collect()
             }),
-            copy_to_request: copy_to_request.map(names).unwrap_or_default(),
-            copy_to_response: copy_to_response.map(names).unwrap_or_default(),
+            copy_to_request: copy_to_request
+                .map(|names| texts(names))
+                .unwrap_or_default(),
+            copy_to_response: copy_to_response
+                .map(|names| texts(names))
+                .unwrap_or_default(),
             timeout: timeout.unwrap_or(TIMEOUT),
             on_error: on_error.unwrap_or_default(),
             cache: cache.flatten(),
@@ -364,6 +368,6 @@ fn find_last<'a, T: 'a>(
     settings.iter().rev().find_map(|setting| get(setting.value))
 }
 
-fn names(names: &Vec<Spanned<String>>) -> Vec<String> {
+fn texts(names: &[Spanned<String>]) -> Vec<String> {
     names.iter().map(|name| name.value.clone()).collect()
 }

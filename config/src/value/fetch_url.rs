@@ -65,6 +65,18 @@ impl TextKind for FetchUrlText {
 }
 
 fn read(text: &str) -> Result<FetchUrl, Problem> {
+    let url = read_any(text)?;
+    if !url.is_https && !is_this_machine(&url.host) {
+        let problem = Problem::new(format!(
+            "`{text}` is in the clear: whoever is on the way could change what Weir gets"
+        ));
+        return Err(problem.help("write https://; http:// is for this machine alone"));
+    }
+    Ok(url)
+}
+
+/// Reads a URL of `https` or `http`, on any machine.
+pub(crate) fn read_any(text: &str) -> Result<FetchUrl, Problem> {
     let bad = |why: &str| Problem::new(format!("`{text}` {why}")).help("write https://HOST/PATH");
     let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is not a URL"))?;
     let is_https = match scheme {
@@ -106,12 +118,6 @@ fn read(text: &str) -> Result<FetchUrl, Problem> {
         }
         _ => return Err(bad("has no valid host")),
     };
-    if !is_https && !is_this_machine(&host) {
-        let problem = Problem::new(format!(
-            "`{text}` is in the clear: whoever is on the way could change what Weir gets"
-        ));
-        return Err(problem.help("write https://; http:// is for this machine alone"));
-    }
     let target = match target {
         "" => "/".to_owned(),
         target if target.starts_with('?') => format!("/{target}"),

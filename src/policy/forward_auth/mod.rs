@@ -32,7 +32,7 @@ pub struct ForwardAuth {
     upstream: UpstreamId,
     /// The name of that upstream.
     upstream_name: Arc<str>,
-    /// The host of the authorization server, if the file names it by a URL; else the server gets the client's.
+    /// The host that the server gets: that of its URL, or the one that the file sets for the upstream; else the client's.
     authority: Option<Box<str>>,
     method: Box<str>,
     /// The path, and the query if there is one.
@@ -64,11 +64,12 @@ impl ForwardAuth {
         let (Some(upstream), Some(id)) = (known, id) else {
             return Err(format!("there is no upstream number {}", from.upstream));
         };
+        let host = from.authority.as_deref().or(upstream.host.as_deref());
         let names = |names: &Vec<String>| names.iter().map(|name| name.as_str().into()).collect();
         Ok(Self {
             upstream: UpstreamId(id),
             upstream_name: upstream.name.as_str().into(),
-            authority: from.authority.as_deref().map(Into::into),
+            authority: host.map(Into::into),
             method: from.method.as_str().into(),
             target: from.target.as_str().into(),
             request_fields: from.request_headers.as_ref().map(names),
@@ -137,6 +138,14 @@ impl ForwardAuth {
             Woken::CallFailed(reason) => self.go_without_verdict(is_of_server(reason)),
             _ => Flow::refuse(Reason::Internal),
         }
+    }
+
+    /// Whether only the server may set the field, in headers and in trailers.
+    pub fn sets_field(&self, name: &[u8]) -> bool {
+        let mut copied = self.copy_to_request.iter();
+        copied.any(|copied| {
+            is_alike(name, copied.as_bytes()) || is_other_spelling(name, copied.as_bytes())
+        })
     }
 
     /// Takes the client's own fields off that only the server may set, and adds the server's.
@@ -224,7 +233,7 @@ impl ForwardAuth {
         let path = sent_path(request);
         asked.field_of(b"X-Forwarded-Uri", &[path, mark, query]);
         if let Some(client) = facts.client {
-            asked.field(b"X-Forwarded-For", client.to_string().as_bytes());
+            asked.field_text(b"X-Forwarded-For", client);
         }
         asked.field(b"X-Original-Method", method);
         let url = [scheme, b"://", forwarded_host, path, mark, query];
@@ -238,11 +247,11 @@ impl ForwardAuth {
                 .iter()
                 .any(|other| other.as_bytes().eq_ignore_ascii_case(name))
         };
-        !is_weirs_own(field.id, name)
-            && self
-                .request_fields
-                .as_deref()
-                .map_or(!is_condition(field.id), is_named)
+        let is_wanted = match self.request_fields.as_deref() {
+            Some(names) => is_named(names),
+            None => !is_condition(field.id),
+        };
+        is_wanted && !is_weirs_own(field.id, name)
     }
 
     fn judge(
@@ -297,13 +306,10 @@ impl ForwardAuth {
 
     #[cold]
     fn remove_other_spellings(&self, request: &StepRequest<'_>, edits: &mut Edits) {
-        for field in request.head.iter() {
-            let name = field.name.get(request.block);
-            let mut copied = self.copy_to_request.iter();
-            if copied.any(|copied| is_other_spelling(name, copied.as_bytes())) {
-                edits.remove(name);
-            }
-        }
+        let block = request.block;
+        let names = request.head.iter().map(|field| field.name.get(block));
+        let forged = names.filter(|name| self.sets_field(name));
+        forged.for_each(|name| edits.remove(name));
     }
 }
 
@@ -384,14 +390,26 @@ fn is_of_weir(reason: Reason) -> bool {
     )
 }
 
-/// Whether the server is to blame for a failed call, so that `on_error` decides. No client may get past the server by
-/// reaching a limit of Weir's.
+/// Whether the server could not be reached or was late, so that `on_error` decides. A client can cause other failures:
+/// a login page that repeats a long query may be an answer that Weir cannot read.
 fn is_of_server(reason: Reason) -> bool {
-    reason.is_of_endpoint()
-        || matches!(
-            reason,
-            Reason::NoEndpoint | Reason::Unresolved | Reason::QueueTimeout | Reason::TotalTimeout
-        )
+    matches!(
+        reason,
+        Reason::NoEndpoint
+            | Reason::Unresolved
+            | Reason::ConnectFailed
+            | Reason::ConnectTimeout
+            | Reason::ConnectNoSocket
+            | Reason::ConnectDenied
+            | Reason::ConnectUnreachable
+            | Reason::UpstreamTlsCertificate
+            | Reason::UpstreamTlsAlert
+            | Reason::UpstreamTlsFailed
+            | Reason::QueueTimeout
+            | Reason::FirstByteTimeout
+            | Reason::UpstreamNotReading
+            | Reason::TotalTimeout
+    )
 }
 
 #[cfg(test)]

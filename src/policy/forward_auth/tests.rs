@@ -288,7 +288,7 @@ fn on_error_is_about_failures_of_the_server_alone() {
         refusal.cut_by = Some(Reason::CallTooLarge);
         Woken::Answered(refusal)
     };
-    let cases: [(&dyn Fn() -> Woken, bool); 12] = [
+    let cases: [(&dyn Fn() -> Woken, bool); 15] = [
         (&call_failed(Reason::ConnectFailed), true),
         (&call_failed(Reason::ConnectTimeout), true),
         (&call_failed(Reason::FirstByteTimeout), true),
@@ -301,6 +301,10 @@ fn on_error_is_about_failures_of_the_server_alone() {
         (&call_failed(Reason::ShuttingDown), false),
         (&call_failed(Reason::UpstreamLimit), false),
         (&cut, false),
+        // A client could cause these.
+        (&call_failed(Reason::ResponseHeadTooLarge), false),
+        (&call_failed(Reason::BadResponse), false),
+        (&call_failed(Reason::UpstreamClosed), false),
     ];
     for (index, (woken, passes_if_allowed)) in cases.into_iter().enumerate() {
         for allows_on_error in [false, true] {

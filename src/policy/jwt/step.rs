@@ -148,6 +148,12 @@ impl JwtStep {
         flow
     }
 
+    /// Whether the field carries a claim.
+    pub fn sets_field(&self, name: &[u8]) -> bool {
+        let mut fields = self.issuers.iter().flat_map(|issuer| &issuer.fields);
+        fields.any(|(_, field)| field.as_bytes().eq_ignore_ascii_case(name))
+    }
+
     /// Takes fields that carry claims off the request, and the token too; adds the fields of its claims.
     pub fn edit_request(&self, request: &StepRequest<'_>, facts: &Facts, edits: &mut Edits) {
         for (_, field) in self.issuers.iter().flat_map(|issuer| &issuer.fields) {
