@@ -403,6 +403,9 @@ pub const JWT_CACHE_TOKENS_MAX: usize = 8 * 1024;
 /// Bytes of verified tokens and their claims that a core keeps for one set of rules. A usual token takes 2 KiB.
 pub const JWT_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of a file with an error page. Pages with pictures in them take up to 200 KiB.
+pub const ERROR_PAGE_BYTES_MAX: u64 = 256 * 1024;
+
 /// Bytes of the automaton that the regular expressions of one list of origins become. One expression has at most 1 MiB.
 pub const ORIGINS_REGEX_BYTES_MAX: usize = 4 * 1024 * 1024;
 

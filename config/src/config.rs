@@ -1,6 +1,7 @@
 //! The typed configuration: plain data for the plan compiler, in which every name is resolved and every check has passed.
 
 use crate::policy::Policies;
+use crate::policy::errors::ErrorContent;
 use crate::policy::ip::Networks;
 use crate::slice::access_log::AccessLog;
 use crate::slice::cores::{Cores, Driver};
@@ -160,6 +161,17 @@ impl Config {
             self.retries.patched(&upstream.retries)
         });
         base.patched(&route.retries)
+    }
+
+    /// The files that `errors` names as pages, in no order; a file may come several times.
+    pub fn error_files(&self) -> impl Iterator<Item = &NamedFile> {
+        let routes = self.routes.iter().map(|each| &each.policies.errors);
+        let all = [&self.policies.errors].into_iter().chain(routes);
+        all.flat_map(|errors| &errors.0)
+            .filter_map(|answer| match &answer.content {
+                ErrorContent::File { file, .. } => Some(file),
+                ErrorContent::Body { .. } | ErrorContent::Redirect(_) => None,
+            })
     }
 
     /// The files of networks that `ip` rules in use name, in no order; a file may come several times.

@@ -13,6 +13,7 @@ use crate::plan::{
     Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, PathObjection, Plan,
     REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget, UpstreamPlan, default_port,
 };
+use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
 
@@ -218,7 +219,7 @@ fn write_route(out: &mut String, plan: &Plan, considered: &ConsideredRoute<'_>) 
 fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &DryRun<'_>) {
     let sent = run.sent.as_deref().unwrap_or_default();
     let route = match &run.explanation.decision {
-        _ if run.route().is_none() && write_steps(out, &run.steps) => return,
+        _ if run.route().is_none() && write_steps(out, &run.steps, &plan.errors) => return,
         Decision::RedirectHttps => {
             let _ = writeln!(
                 out,
@@ -233,7 +234,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
     };
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
-    if write_steps(out, &run.steps) {
+    if write_steps(out, &run.steps, &route.errors) {
         return;
     }
     match &route.target {
@@ -242,6 +243,9 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
                 let _ = writeln!(out, "upstream   {}", upstream.name);
                 write_endpoints(out, endpoints.get(*id).map(AsRef::as_ref));
                 write_upstream(out, upstream, route, run);
+                for page in route.errors.iter() {
+                    let _ = writeln!(out, "errors     {page}");
+                }
             }
         }
         RouteTarget::Redirect(redirect) => {
@@ -256,7 +260,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
 }
 
 /// Writes what each policy says. Returns whether one of them answers the request.
-fn write_steps(out: &mut String, steps: &[StepVerdict]) -> bool {
+fn write_steps(out: &mut String, steps: &[StepVerdict], errors: &ErrorPages) -> bool {
     for StepVerdict { kind, verdict } in steps {
         let text = match verdict {
             Verdict::Passes(text) => format!("passes: {text}"),
@@ -271,6 +275,7 @@ fn write_steps(out: &mut String, steps: &[StepVerdict]) -> bool {
         Some(Verdict::Refuses(reason, _)) => {
             let (status, code, text) = (reason.status(), reason.code(), reason.text());
             let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+            write_page(out, errors, *reason);
             true
         }
         Some(Verdict::Answers(status, _)) => {
@@ -285,6 +290,7 @@ fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
     let reason = refusal.reason;
     let (status, code, text) = (reason.status(), reason.code(), reason.text());
     let _ = writeln!(out, "answer     {status}, reason {code}: {text}");
+    write_page(out, plan.errors_of(refusal.route), reason);
     if let Some((id, objection)) = &refusal.objection {
         write_objection(out, plan, *id, objection);
     }
@@ -299,6 +305,13 @@ fn write_refusal(out: &mut String, plan: &Plan, refusal: &Refusal) {
     }
     if let Some(allow) = &refusal.allow {
         let _ = writeln!(out, "allow      {allow}");
+    }
+}
+
+/// Writes what the client gets in place of the usual error answer.
+fn write_page(out: &mut String, errors: &ErrorPages, reason: Reason) {
+    if let Some(page) = errors.find(reason) {
+        let _ = writeln!(out, "page       errors, {page}");
     }
 }
 

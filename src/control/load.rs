@@ -10,7 +10,7 @@ use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity,
 use super::ip_lists::{IpLists, MissingLists};
 use super::key_files::KeyFiles;
 use super::resolver::{self, ResolvedHosts, Resolver};
-use super::{cpus, preflight, system, user_access};
+use super::{cpus, error_files, preflight, system, user_access};
 use crate::files;
 use crate::io::Address;
 use crate::obs::process;
@@ -109,7 +109,8 @@ pub fn load(
     let mut failures = loaded.plan.run_tests(&loaded.config);
     if machine != MachineCheck::Skip {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
-        let files = files.chain(loaded.ip_lists.paths());
+        let pages = loaded.config.error_files().map(|file| file.path.as_path());
+        let files = files.chain(loaded.ip_lists.paths()).chain(pages);
         let own = match source {
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
@@ -188,6 +189,8 @@ fn compile(
         Files::All(_) => MissingLists::Refuse,
         Files::Here | Files::None => MissingLists::Skip,
     };
+    let is_elsewhere = missing == MissingLists::Skip;
+    let error_files = error_files::read(&config, &name(source), is_elsewhere).map_err(LoadError)?;
     let ip_lists = IpLists::read(&config, &name(source), missing).map_err(LoadError)?;
     let (endpoints, names) = match names {
         NameLookup::Resolve(resolver) => {
@@ -202,6 +205,7 @@ fn compile(
     match (Plan::compile(&config), endpoints) {
         (Ok(mut plan), Ok(endpoints)) => {
             plan.equip(&tls);
+            plan.take_error_files(&error_files);
             ip_lists.give_to(&plan);
             // A start fits the plan again, to the cores it starts. This is for `weir check` and `weir explain`.
             system::fit(&mut plan, &endpoints, &config, cores(&config));

@@ -12,6 +12,7 @@ mod cpus;
 pub mod demo;
 mod drain;
 mod endpoint_watch;
+mod error_files;
 mod fetch;
 mod inherited_sockets;
 mod ip_lists;

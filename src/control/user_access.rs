@@ -139,7 +139,10 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
             need(NeedKind::Socket, path, None);
         }
     }
-    for file in named_files(config).chain(config.ip_lists()) {
+    for file in named_files(config)
+        .chain(config.ip_lists())
+        .chain(config.error_files())
+    {
         need(NeedKind::Read, &file.path, file.excerpt.as_ref());
     }
     needs

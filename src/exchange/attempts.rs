@@ -19,6 +19,7 @@ use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Address, Net};
 use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_grpc};
+use crate::policy::errors::ErrorPage;
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
     EndpointSide, TriedEndpoints, Upstream, Waiter,
@@ -28,11 +29,21 @@ use crate::upstream::{
 const RETRIED_STATUSES: [u16; 0] = [];
 
 /// The verdict on an answer, from its head.
-pub(super) enum Heard {
+pub(super) enum Heard<'a> {
     /// The client gets it.
     Pass,
     /// Another attempt follows.
     Retry(Repeat),
+    /// The client gets this page in its place.
+    Replace(&'a ErrorPage),
+}
+
+/// How an attempt ended without a fault.
+enum Attempted {
+    /// The client has an answer.
+    Answered,
+    /// Another attempt follows.
+    Rejected(Repeat),
 }
 
 /// How an attempt failed.
@@ -100,8 +111,8 @@ impl<'a, N: Net> Exchange<'a, N> {
             .min(after(began, patience.flatten()));
         loop {
             let repeat = match attempts.attempt(self).await {
-                Ok(Heard::Pass) => return Ok(()),
-                Ok(Heard::Retry(repeat)) => repeat,
+                Ok(Attempted::Answered) => return Ok(()),
+                Ok(Attempted::Rejected(repeat)) => repeat,
                 Err(AttemptFailure { fault, was_stale }) => {
                     if !was_stale {
                         attempts.count_failure(&self.record, fault);
@@ -176,7 +187,10 @@ impl<'a, N: Net> Attempts<'a, N> {
     }
 
     /// Makes one attempt.
-    async fn attempt(&mut self, exchange: &mut Exchange<'a, N>) -> Result<Heard, AttemptFailure> {
+    async fn attempt(
+        &mut self,
+        exchange: &mut Exchange<'a, N>,
+    ) -> Result<Attempted, AttemptFailure> {
         exchange.check_client_waits()?;
         let (endpoint, lease) = self.lease(exchange).await?;
         let head = mem::take(&mut exchange.buffers.up_head);
@@ -186,11 +200,18 @@ impl<'a, N: Net> Attempts<'a, N> {
                 self.bind(&mut up, &endpoint, exchange);
                 exchange.keep_head(&mut up);
                 up.finish(exchange.core, &endpoint);
-                Ok(Heard::Pass)
+                Ok(Attempted::Answered)
             }
             Ok(Relayed::Rejected(repeat)) => {
                 exchange.keep_head(&mut up);
-                Ok(Heard::Retry(repeat))
+                Ok(Attempted::Rejected(repeat))
+            }
+            Ok(Relayed::Replaced(page)) => {
+                self.bind(&mut up, &endpoint, exchange);
+                exchange.keep_head(&mut up);
+                // In a box: few answers are replaced.
+                Box::pin(exchange.replace_answer(page, up, &endpoint)).await?;
+                Ok(Attempted::Answered)
             }
             Ok(Relayed::Switched) => {
                 exchange.keep_head(&mut up);
@@ -200,7 +221,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 exchange.record.bytes_out += passed.received;
                 match passed.is_stalled {
                     true => Err(Fault::downstream(Phase::Body, Reason::ClientStalled).into()),
-                    false => Ok(Heard::Pass),
+                    false => Ok(Attempted::Answered),
                 }
             }
             Err(fault) => {
@@ -325,7 +346,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         &mut self,
         up: &mut EndpointSide<N>,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<Relayed, Fault> {
+    ) -> Result<Relayed<'a>, Fault> {
         exchange.check_client_waits()?;
         let endpoint = exchange
             .record
@@ -400,11 +421,17 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// Judges an answer by its head, before the client sees any of it.
     #[inline]
-    pub(super) fn hear(&mut self, exchange: &Exchange<'a, N>, head: &Head) -> Heard {
+    pub(super) fn hear(&mut self, exchange: &Exchange<'a, N>, head: &Head) -> Heard<'a> {
         let is_idempotent = exchange.down.head.method.is_idempotent();
         let failure = Failure::classify_status(head.status, &RETRIED_STATUSES, is_idempotent);
         let repeat = failure.and_then(|failure| self.repeat_after(exchange, failure));
-        repeat.map_or(Heard::Pass, Heard::Retry)
+        if let Some(repeat) = repeat {
+            return Heard::Retry(repeat);
+        }
+        let errors = self.route.map(|route| &route.errors);
+        let page = errors.and_then(|errors| errors.find_for_relayed(head.status));
+        let page = page.and_then(|page| exchange.if_possible(page));
+        page.map_or(Heard::Pass, Heard::Replace)
     }
 
     /// How to repeat the attempt after this failure. `None`: the exchange fails.

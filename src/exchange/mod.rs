@@ -8,6 +8,7 @@ mod attempts;
 mod call;
 mod core_plan;
 mod early_steps;
+mod error_page;
 mod exchange_buffers;
 mod exchange_record;
 mod exchange_waiter;

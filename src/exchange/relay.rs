@@ -14,6 +14,7 @@ use crate::conn::{RequestPart, ResponsePart, TunnelEnd};
 use crate::core::after;
 use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::io::{Instant, Net};
+use crate::policy::errors::ErrorPage;
 use crate::policy::filter::{Chain, Framed};
 use crate::upstream::EndpointSide;
 
@@ -76,11 +77,13 @@ enum Filtered {
 }
 
 /// How a relay ended without a fault.
-pub(super) enum Relayed {
+pub(super) enum Relayed<'a> {
     /// The client has the answer.
     Answered,
     /// The client gets no part of the answer: another attempt follows.
     Rejected(Repeat),
+    /// The client gets this page in place of the answer.
+    Replaced(&'a ErrorPage),
     /// Both sides have switched protocols.
     Switched,
 }
@@ -150,7 +153,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 
     /// Moves all bytes that can move, then checks the deadlines.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed, Fault>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed<'a>, Fault>> {
         self.exchange.down.timer.watch(cx);
         self.poll_upload(cx)?;
         let downloaded = self.poll_download(cx);
@@ -211,7 +214,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 
     /// Moves the answer from the endpoint to the client. Returns how the relay ended, if it has.
-    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed>, Fault> {
+    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed<'a>>, Fault> {
         loop {
             while self.is_downloading() && self.may_read_answer(cx) {
                 if self.answer_filters.is_some() {
@@ -232,6 +235,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                         match self.attempts.hear(self.exchange, &self.up.head) {
                             Heard::Pass => self.send_head()?,
                             Heard::Retry(repeat) => return Ok(Some(Relayed::Rejected(repeat))),
+                            Heard::Replace(page) => return Ok(Some(self.replace(page))),
                         }
                     }
                     Poll::Ready(Ok(part)) => self.send_part(part)?,
@@ -421,6 +425,16 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         self.exchange.complete_answer(&mut up.head, &up.block, body)
     }
 
+    /// Ends the relay of an answer that a page replaces. The endpoint gets no more of the request.
+    fn replace(&mut self, page: &'a ErrorPage) -> Relayed<'a> {
+        let now = self.exchange.core.net.now();
+        self.exchange.record.first_byte_time = now.since(self.sent_at.min(now));
+        if self.upload == Upload::Reading {
+            self.answered_early();
+        }
+        Relayed::Replaced(page)
+    }
+
     /// Sends the head of the answer to the client.
     fn send_head(&mut self) -> Result<(), Fault> {
         if self.seems_switched() {
@@ -516,7 +530,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     }
 
     /// Sends the head of an answer that switches protocols, if the client has asked for that protocol.
-    fn switch(&mut self) -> Result<Relayed, Fault> {
+    fn switch(&mut self) -> Result<Relayed<'a>, Fault> {
         self.exchange.record.status = self.up.head.status;
         let chosen = self.up.switched_to().ok_or_else(bad_upgrade)?;
         let down = &self.exchange.down;

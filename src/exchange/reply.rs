@@ -19,6 +19,7 @@ use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
 use crate::plan::{FixedAnswer, ListenerId, Plan};
 use crate::policy::StepReply;
+use crate::policy::errors::ErrorPage;
 use crate::policy::filter::Framed;
 
 /// An answer that Weir writes itself.
@@ -29,6 +30,8 @@ pub(super) enum Reply<'r> {
     Fixed(&'r FixedAnswer),
     /// The answer of a policy.
     Step(Box<StepReply>),
+    /// A page in place of an endpoint's answer. The head of that is in `ExchangeBuffers::up_head`.
+    Replacement(&'r ErrorPage),
     /// An error.
     Problem {
         /// Why.
@@ -44,7 +47,7 @@ impl<N: Net> Exchange<'_, N> {
         let length = match &reply {
             Reply::Fixed(respond) => respond.body.len(),
             Reply::Step(step) => step.body.len(),
-            Reply::Redirect(_) | Reply::Problem { .. } => 0,
+            Reply::Redirect(_) | Reply::Replacement(_) | Reply::Problem { .. } => 0,
         };
         if length > SMALL_ANSWER_BYTES && !self.core.has_memory() {
             return Err(Fault::local(Phase::Route, Reason::MemoryLimit));
@@ -90,6 +93,12 @@ impl<N: Net> Exchange<'_, N> {
                         (problem.0, &problem.1[..])
                     }
                 }
+            }
+            Reply::Replacement(page) => {
+                self.keep_endpoint_fields();
+                let status = self.buffers.up_head.status;
+                problem = self.write_page(page, status, None);
+                (problem.0, &problem.1[..])
             }
             Reply::Problem { reason, allow } => {
                 if let Some(allow) = allow {
@@ -147,6 +156,10 @@ impl<N: Net> Exchange<'_, N> {
             grpc::append_problem(reason, edits);
             return (200, Vec::new());
         }
+        if let Some(page) = self.error_page(reason) {
+            return self.write_page(page, reason.status(), Some(reason));
+        }
+        let edits = &mut self.buffers.to_client;
         append_problem_fields(reason, &self.plan.plan.via, edits);
         let mut digits = [0; 32];
         let id = self.record.id_text(self.down.block, &mut digits);
@@ -184,7 +197,7 @@ fn append_problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
 }
 
 /// Adds `Proxy-Status`, which other proxies and their operators read (RFC 9209).
-fn append_proxy_status(reason: Reason, via: &str, edits: &mut Edits) {
+pub(super) fn append_proxy_status(reason: Reason, via: &str, edits: &mut Edits) {
     let (error, code) = (reason.proxy_status().as_bytes(), reason.code().as_bytes());
     edits.append_pieces(
         "Proxy-Status",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use weir_config::{Cidr, Config, FieldRules, ForwardedHeader, TrustedPeer, Underscores};
 use weir_proto_h1::{Claim, Claims};
 
+use super::route_plan::compile_errors;
 use super::{
     Capacity, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, RetryPlan, RoutePlan,
     RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
@@ -39,9 +40,15 @@ impl Plan {
                 compiled.map_err(|problem| problems.push(problem)).ok()
             })
             .collect();
-        if !problems.is_empty() {
+        let errors = compile_errors(&config.policies.errors);
+        let errors = errors.map_err(|problem| problems.push(problem)).ok();
+        let Some(errors) = errors.filter(|_| problems.is_empty()) else {
+            // Those of the top level come once for each route.
+            problems
+                .sort_by(|a, b| (a.position.line, &a.message).cmp(&(b.position.line, &b.message)));
+            problems.dedup();
             return Err(problems);
-        }
+        };
         for route in &routes {
             if let RouteTarget::Upstream(UpstreamId(id)) = route.target
                 && let Some(upstream) = upstreams.get_mut(id as usize)
@@ -63,6 +70,7 @@ impl Plan {
             )),
             via: pseudonym(config),
             routes,
+            errors,
             upstreams,
             log_fields: Arc::new(log_fields(config)),
             trusted_proxies: NetworkSet::of(&trusted_networks(config)),

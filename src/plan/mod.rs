@@ -44,6 +44,7 @@ pub use crate::ids::{JwtId, ListenerId, RouteId, UpstreamId};
 use crate::io::Address;
 use crate::limits::CONNECTS_MAX;
 use crate::networks::NetworkSet;
+use crate::policy::errors::{ErrorPages, PageFiles};
 use crate::policy::{PlannedStep, StatePlans};
 use crate::route::RouteTable;
 use crate::tls;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerPlan>,
     /// What each route does with its requests, in file order.
     pub routes: Vec<RoutePlan>,
+    /// What clients get in place of error answers to requests without a route.
+    pub errors: ErrorPages,
     /// Finds the route of a request.
     pub table: RouteTable,
     /// The steps that edit answers of Weir's own to requests without a route.
@@ -103,6 +106,21 @@ impl Plan {
         for (upstream, client) in self.upstreams.iter_mut().zip(&tls.clients) {
             upstream.tls.clone_from(client);
         }
+    }
+
+    /// Adds the error pages that were read for the same configuration.
+    pub fn take_error_files(&mut self, files: &PageFiles) {
+        let routes = self.routes.iter_mut().map(|route| &mut route.errors);
+        for pages in routes.chain([&mut self.errors]) {
+            pages.take_files(files);
+        }
+    }
+
+    /// What clients get in place of error answers on a route, or without one.
+    #[must_use]
+    pub fn errors_of(&self, route: Option<RouteId>) -> &ErrorPages {
+        let route = route.and_then(|id| self.route(id));
+        route.map_or(&self.errors, |route| &route.errors)
     }
 
     /// Whether some route matches on the field of this name or changes it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
 
 use super::{JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
+use crate::policy::errors::ErrorPages;
 use crate::policy::{self, PlannedStep, StatePlans};
 
 /// The settings of a route.
@@ -30,6 +31,8 @@ pub struct RoutePlan {
     pub retry: RetryPlan,
     /// The largest request body, bytes.
     pub body_bytes_max: Option<u64>,
+    /// What its clients get in place of error answers.
+    pub errors: ErrorPages,
     /// The Host that endpoints get; `None` for the one that the client asked for.
     pub host: Option<Box<str>>,
     /// Its rules for tokens. Routes with the same rules have the same id.
@@ -82,7 +85,8 @@ impl RoutePlan {
             timeouts: _,
             limits: _,
             retries: _,
-            policies: _,
+            // `compile_route` has the others.
+            policies,
         } = route;
         let problem = |message: String| Problem {
             code: Code::Plan,
@@ -118,6 +122,7 @@ impl RoutePlan {
             timeouts: Timeouts::new(config.timeouts_of(route), limits),
             retry: RetryPlan::new(config.retries_of(route)),
             body_bytes_max: limits.body_bytes,
+            errors: compile_errors(&policies.errors)?,
             steps: policy::compile_route(config, route, states).map_err(problem)?,
         })
     }
@@ -132,7 +137,9 @@ impl RoutePlan {
             body_bytes_max,
             host,
             steps,
-            // These only name the route, decide when it takes a request, or limit how long the request may take.
+            // These only name the route, decide when it takes a request, limit how long the request may take, or change
+            // how an error looks.
+            errors: _,
             name: _,
             line: _,
             encoded_slash: _,
@@ -155,6 +162,15 @@ impl RoutePlan {
             && other.steps.is_empty()
             && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
     }
+}
+
+/// Compiles the pages of one place of the file.
+pub(super) fn compile_errors(errors: &weir_config::Errors) -> Result<ErrorPages, Problem> {
+    ErrorPages::compile(errors).map_err(|(answer, message)| Problem {
+        code: Code::UnknownName,
+        position: answer.position.clone(),
+        message,
+    })
 }
 
 impl FixedAnswer {

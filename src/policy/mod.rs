@@ -14,6 +14,7 @@ mod claims;
 mod compile;
 pub mod compress;
 pub mod cors;
+pub mod errors;
 mod facts;
 pub mod filter;
 mod flow;
