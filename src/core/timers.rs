@@ -344,6 +344,12 @@ mod tests {
         assert_eq!(told(), [0], "the parts are one");
 
         timers.forget_held();
+        all[4].charge_to(&all[3]);
+        hold([0, 40, 0, 10, 50]);
+        timers.shed(100, 70);
+        assert_eq!(told(), [0], "a part of a part belongs to the whole");
+
+        timers.forget_held();
         hold([10, 90, 0, 0, 0]);
         timers.shed(100, 70);
         all[1].release_held();

@@ -137,13 +137,13 @@ impl Plan {
                 }
             }
         }
-        // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts,
-        // and a dot segment that leads out of the route, which no client encodes twice by accident.
+        // Few endpoints read like this, and such paths are often harmless. So only a route that denies access counts, or
+        // that lets others in than this one, and a dot segment that leads out of the route, which no client encodes twice by accident.
         let authority = after_authority(view.received_path).map(|path| (Reading::LITERAL, path));
         let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {
             if let Some((found, has_dots)) = find(by, path)
-                && (self.forbids(&found) || (has_dots && by != Reading::LITERAL))
+                && (self.forbids(&found, route) || (has_dots && by != Reading::LITERAL))
             {
                 let path = read.clone();
                 return Err(PathObjection::Read { by, path, found });
@@ -158,9 +158,12 @@ impl Plan {
         id == other || self.route(id).zip(self.route(other)).is_some_and(same)
     }
 
-    fn forbids(&self, found: &RouteLookup) -> bool {
-        let route = found.route().and_then(|id| self.route(id));
-        route.is_some_and(|route| route.forbids)
+    /// Whether the other route may refuse a request that `route` lets pass.
+    fn forbids(&self, found: &RouteLookup, route: &RoutePlan) -> bool {
+        let other = found.route().and_then(|id| self.route(id));
+        other.is_some_and(|other| {
+            other.forbids || (other.guard.is_some() && other.guard != route.guard)
+        })
     }
 }
 

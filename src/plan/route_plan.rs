@@ -23,6 +23,8 @@ pub struct RoutePlan {
     pub encoded_slash: EncodedSlash,
     /// Whether it denies access to a part of the paths, so that no request may slip past it.
     pub forbids: bool,
+    /// Its rules about who may pass; `None` if it has none. Routes with the same rules have the same guard.
+    pub guard: Option<Guard>,
     /// Whether fields with odd names go upstream; `None` leaves it to the listener.
     pub keeps_odd_names: Option<bool>,
     /// Time limits, merged.
@@ -40,6 +42,10 @@ pub struct RoutePlan {
     /// Its policies, in the order in which they run.
     pub steps: Box<[PlannedStep]>,
 }
+
+/// The rules of a route about who may pass, as a number: the first route in the file that has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard(u32);
 
 /// What a route does with its requests.
 #[derive(Clone, Debug)]
@@ -113,6 +119,7 @@ impl RoutePlan {
             name: name.as_str().into(),
             line: position.line,
             forbids: forbids(route),
+            guard: guard_of(config, route),
             target: compiled_target,
             rewrite,
             encoded_slash: *encoded_slash,
@@ -144,6 +151,7 @@ impl RoutePlan {
             line: _,
             encoded_slash: _,
             forbids: _,
+            guard: _,
             jwt: _,
             timeouts,
             retry: _,
@@ -195,6 +203,21 @@ fn jwt_id(config: &Config, route: &weir_config::Route) -> Option<JwtId> {
         .map(|other| other.policies.jwt.as_ref());
     let first = others.position(|other| other == Some(jwt))?;
     u32::try_from(first).ok().map(JwtId)
+}
+
+/// The guard of a route: its rules of `ip`, `jwt` and `forward_auth`.
+fn guard_of(config: &Config, route: &weir_config::Route) -> Option<Guard> {
+    fn rules(route: &weir_config::Route) -> impl PartialEq {
+        let policies = &route.policies;
+        (&policies.ip, &policies.jwt, &policies.forward_auth)
+    }
+    let policies = &route.policies;
+    if policies.ip.is_empty() && policies.jwt.is_none() && policies.forward_auth.is_none() {
+        return None;
+    }
+    let own = rules(route);
+    let first = config.routes.iter().position(|other| rules(other) == own)?;
+    u32::try_from(first).ok().map(Guard)
 }
 
 /// Whether a route denies access to a part of the paths. A route for all paths only answers what no other route takes.

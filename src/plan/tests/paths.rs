@@ -309,6 +309,25 @@ fn double_encoding_leads_to_no_other_route() {
     );
 }
 
+/// A policy that lets in certain clients denies access to all others.
+#[test]
+fn double_encoding_leads_around_no_policy() {
+    for policy in [
+        "ip = { allow = \"10.0.0.0/8\" }",
+        "forward_auth = \"http://10.1.1.9/verify\"",
+    ] {
+        let admin = format!("[[route]]\nmatch = \"/admin/*\"\nto = \"app\"\n{policy}\n");
+        let open = "[[route]]\nmatch = \"/*\"\nto = \"app\"\n";
+        let cases = [("/%2561dmin/x", BAD), ("/%2561bout/x", Ok("/%2561bout/x"))];
+        check(&routes(&format!("{admin}{open}")), &cases);
+        // Both routes let the same clients in.
+        let [admin, open] = ["/admin/*", "/*"]
+            .map(|path| format!("[[route]]\nmatch = \"{path}\"\nto = \"app\"\nuse = \"p\"\n"));
+        let same = format!("[policy.p]\n{policy}\n{admin}{open}");
+        check(&routes(&same), &[("/%2561dmin/x", Ok("/%2561dmin/x"))]);
+    }
+}
+
 /// Reading a path in many ways takes time in proportion to its length.
 #[test]
 fn a_long_path_with_many_readings_is_refused() {
