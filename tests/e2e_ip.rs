@@ -132,6 +132,20 @@ fn a_client_on_a_unix_socket_is_in_no_network() {
     assert_denied(&ask("/allow"));
 }
 
+#[test]
+fn the_rules_of_the_top_level_cover_requests_without_a_route() {
+    let config = "ip = { deny = \"127.0.0.66\" }\n[listen.\"127.0.0.1:0\"]\n\
+                  [[route]]\nmatch = \"only.test/\"\nrespond = \"hello\"\n";
+    let weir = Weir::start(config);
+    let without = ask_from(&weir, "127.0.0.5", GET);
+    without.expect_refusal(404, "no_route", "destination_not_found");
+    assert_denied(&ask_from(&weir, "127.0.0.66", GET));
+    let redirecting = config.replace(":0\"]", ":0\"]\nredirect_https = true");
+    let weir = Weir::start(&redirecting);
+    assert_eq!(ask_from(&weir, "127.0.0.5", GET).status(), 308);
+    assert_denied(&ask_from(&weir, "127.0.0.66", GET));
+}
+
 /// Replaces a list in one step.
 fn write_list(path: &Path, text: &str) {
     let fresh = path.with_extension("fresh");

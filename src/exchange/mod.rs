@@ -178,13 +178,19 @@ impl<'a, N: Net> Exchange<'a, N> {
         let served = match decided {
             Ok(Decided::Answer(reply)) => self.reply(Reply::Step(reply)).await,
             Ok(Decided::ByPlan(decision)) => match decision {
-                Decision::RedirectHttps => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
+                Decision::RedirectHttps => match self.run_steps_without_route() {
+                    Some(reply) => self.reply(Reply::Step(reply)).await,
+                    None => self.reply(Reply::Redirect(REDIRECT_HTTPS_STATUS)).await,
+                },
                 Decision::Route(id) => self.follow_route(id).await,
                 Decision::NeedsClaims(_) => Err(Fault::local(Phase::Route, Reason::Internal)),
                 Decision::Refuse(refusal) => {
                     self.route = refusal.route;
                     allow = refusal.allow;
-                    Err(Fault::local(Phase::Route, refusal.reason))
+                    match self.run_steps_without_route() {
+                        Some(reply) => self.reply(Reply::Step(reply)).await,
+                        None => Err(Fault::local(Phase::Route, refusal.reason)),
+                    }
                 }
             },
             Err(fault) => Err(fault),

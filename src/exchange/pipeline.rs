@@ -38,12 +38,30 @@ impl<'a, N: Net> Exchange<'a, N> {
     pub(super) fn run_listener_steps(&mut self) -> Option<Box<StepReply>> {
         for step in self.listener_steps() {
             self.steps_begun.listener += 1;
-            if let Flow::Reply(reply) = self.run_step(step) {
-                self.record.policy = Some(step.step.kind());
+            if let Some(reply) = self.run_at_once(step) {
                 return Some(reply);
             }
         }
         None
+    }
+
+    /// Runs the steps for requests without a route, if this is one. `Some`: the client gets this answer. These steps
+    /// never wait.
+    pub(super) fn run_steps_without_route(&mut self) -> Option<Box<StepReply>> {
+        if self.route.is_some() {
+            return None;
+        }
+        let mut steps = self.plan.plan.steps_without_route.iter();
+        steps.find_map(|step| self.run_at_once(step))
+    }
+
+    /// Runs a step that never waits. `Some`: the client gets this answer.
+    fn run_at_once(&mut self, step: &PlannedStep) -> Option<Box<StepReply>> {
+        let Flow::Reply(reply) = self.run_step(step) else {
+            return None;
+        };
+        self.record.policy = Some(step.step.kind());
+        Some(reply)
     }
 
     /// Runs the steps of a route. `Some`: the client gets this answer.

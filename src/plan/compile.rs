@@ -59,7 +59,7 @@ impl Plan {
         Ok(Self {
             epoch: 0,
             listeners: compile_listeners(config, &mut states),
-            steps_without_route: policy::compile_without_route(config),
+            steps_without_route: policy::compile_without_route(config, &mut states),
             states,
             table: RouteTable::from_specs(config.routes.iter().zip(&routes).map(
                 |(written, compiled)| RouteSpec {

@@ -147,7 +147,7 @@ impl Plan {
             claims: claims.clone(),
             ..Facts::default()
         };
-        run.steps = self.try_steps(run.route(), &request, listener, &buffers, &mut facts);
+        run.steps = self.try_steps(&run, &request, listener, &buffers, &mut facts);
         let mut sent = buffers.sent;
         if !sent.is_empty() {
             if run.upstream(self).is_some() && head.has_query {
@@ -162,12 +162,18 @@ impl Plan {
     /// The verdicts of the policies that cover a request, up to the first that answers.
     fn try_steps(
         &self,
-        route: Option<RouteId>,
+        run: &DryRun<'_>,
         request: &RequestHead<'_>,
         listener: &ListenerPlan,
         decision: &DecisionBuffers,
         facts: &mut Facts,
     ) -> Vec<StepVerdict> {
+        let route = run.route();
+        // The request is refused by the limit of a route, whose steps do not run.
+        let exceeds_route = match &run.explanation.decision {
+            Decision::Refuse(refusal) => refusal.route.is_some(),
+            _ => false,
+        };
         let RequestHead {
             head, block, hop, ..
         } = *request;
@@ -195,7 +201,11 @@ impl Plan {
             now: Instant::default(),
             wall_ms: 0,
         };
-        let of_route = plan.map_or(&[][..], |route| &route.steps);
+        let of_route = match plan {
+            Some(route) => &route.steps,
+            None if exceeds_route => &[][..],
+            None => &self.steps_without_route,
+        };
         let mut verdicts = Vec::new();
         for PlannedStep { step, .. } in listener.steps.iter().chain(of_route) {
             let verdict = step.explain(&view, facts);

@@ -62,7 +62,7 @@ pub struct Plan {
     pub errors: ErrorPages,
     /// Finds the route of a request.
     pub table: RouteTable,
-    /// The steps that edit answers of Weir's own to requests without a route.
+    /// The steps for requests without a route. None of them waits.
     pub steps_without_route: Box<[PlannedStep]>,
     /// What the steps of routes and listeners keep from request to request.
     pub states: StatePlans,

@@ -49,9 +49,10 @@ pub fn compile_route(
     Ok(in_order(steps))
 }
 
-/// Compiles the policies that edit answers of Weir's own to requests without a route.
-pub fn compile_without_route(config: &Config) -> Box<[PlannedStep]> {
-    let mut steps = Vec::new();
+/// Compiles the policies for requests without a route: those that decide at once whether a request may go on, and those
+/// that edit answers.
+pub fn compile_without_route(config: &Config, states: &mut StatePlans) -> Box<[PlannedStep]> {
+    let mut steps = add_ip(&config.policies.ip, states);
     // Without a match, no parameter can be missing.
     let _ = add_field_rules(&config.policies, &[], &mut steps);
     in_order(steps)
