@@ -122,6 +122,17 @@ fn chains_of_trusted_proxies_cost_no_allocation() {
     }
 }
 
+#[test]
+fn rules_for_fields_cost_no_allocation() {
+    let keys = "security_headers = true\n\
+        headers.request = { remove = [\"Cookie\", \"X-Absent\"], set = { X-Url = \"{scheme}://{host}{path}{query}\", \
+        X-Client = \"{client_ip}:{client_port}\", X-Agent = \"{header:User-Agent}\", X-Cookie = \"{cookie:a}\" } }\n\
+        headers.response = { remove = \"Server\", set = { X-Served-By = \"{upstream} {endpoint}\" }, \
+        add = { Link = [\"<a>\", \"<b>\"] } }";
+    let answer = "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n";
+    check_with(keys, GET, answer, 4);
+}
+
 /// Sends requests over `clients` connections at once and counts the core's allocations.
 #[track_caller]
 fn check(request: &str, answer: &str, clients: u64) {

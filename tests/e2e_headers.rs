@@ -126,6 +126,26 @@ fn each_attempt_names_its_own_endpoint() {
     }
 }
 
+/// A field that a rule writes or removes cannot come in the trailers of a request either.
+#[test]
+fn trailers_bring_no_field_that_a_rule_names() {
+    let endpoint = Endpoint::answering(|_| ok(""));
+    let weir = Weir::with(
+        "headers.request = { set = { X-User = \"ann\" }, remove = \"X-Gone\" }",
+        &[&endpoint],
+    );
+    let answer = weir.ask(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-User, X-Sum\r\n\r\n\
+         1\r\na\r\n0\r\nx-user: bob\r\nX-Gone: 1\r\nX-Sum: 2\r\n\r\n",
+    );
+    assert_eq!(answer.status(), 200);
+    let request = endpoint.only_request();
+    assert_eq!(request.all("X-User"), ["ann"]);
+    assert_eq!(request.trailer("X-User"), None);
+    assert_eq!(request.trailer("X-Gone"), None);
+    assert_eq!(request.trailer("X-Sum"), Some("2"));
+}
+
 /// Redirects, fixed answers, refusals before a policy has run, failures, and answers without a route.
 #[test]
 fn answers_of_weirs_own_follow_the_rules_too() {
