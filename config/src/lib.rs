@@ -48,6 +48,8 @@ pub use policy::ip::{IpRules, Networks};
 pub use policy::jwt::{Jwt, JwtIssuer, JwtKeys, OnMissing, TokenPlace};
 pub use policy::level::Origin;
 pub use policy::limit::Limit;
+pub use policy::limit_key::LimitKey;
+pub use policy::limit_rate::Rate;
 pub use policy::origin_pattern::OriginPattern;
 pub use policy::security_headers::{FramePolicy, ReferrerPolicy, SecurityHeaders};
 pub use policy::{ListenerPolicies, Policies};
@@ -98,6 +100,7 @@ pub use value::variable::Variable;
 pub mod limits {
     pub use crate::decode::preset::Preset;
     pub use crate::file::FILE_BYTES_MAX;
+    pub use crate::policy::limit::LIMITS_MAX;
     pub use crate::slice::access_log::LOG_HEADERS_MAX;
     pub use crate::slice::cores::CORES_MAX;
     pub use crate::slice::endpoint::ENDPOINTS_MAX;

@@ -33,12 +33,14 @@ pub(crate) mod ip;
 pub(crate) mod jwt;
 pub(crate) mod level;
 pub(crate) mod limit;
+pub(crate) mod limit_key;
+pub(crate) mod limit_rate;
 pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;
 pub(crate) mod sets;
 
 use self::compress::{Compress, CompressKind};
-use self::concurrency::Concurrency;
+use self::concurrency::{Concurrency, ConcurrencyKind};
 use self::cors::{Cors, CorsKind};
 use self::declare::policies;
 use self::errors::{Errors, ErrorsKind};
@@ -47,7 +49,7 @@ use self::headers::{HeaderRules, HeadersKind};
 use self::ip::{IpKind, IpRules};
 use self::jwt::Jwt;
 use self::jwt::kind::JwtKind;
-use self::limit::Limit;
+use self::limit::{Limit, LimitKind};
 use self::security_headers::{SecurityHeaders, SecurityHeadersKind};
 
 policies! {
@@ -67,9 +69,12 @@ policies! {
         /// host, port or scheme call your service. Weir answers preflights itself.
         policy cors: Option<Cors> = "cors" as CorsKind;
 
-        planned limits: Vec<Limit>;
+        /// How many requests a client may send in a time. A request over it gets 429. The limits of all levels hold, and
+        /// a request that one of them refuses counts for none.
+        policy limits: Vec<Limit> = "limit" as LimitKind;
 
-        planned concurrency: Vec<Concurrency>;
+        /// How many requests a client may have at once. One more gets 429. The limits of all levels hold.
+        policy concurrency: Vec<Concurrency> = "concurrency" as ConcurrencyKind;
 
         /// Asks another server whether a request may pass: a URL, the name of an upstream, or a table. An answer of 2xx
         /// lets it pass; any other goes to the client, so that the server can send it to a login page.
@@ -101,8 +106,12 @@ policies! {
         /// and those that `redirect_https` redirects. Any other gets 403. The rules of the route hold as well.
         policy ip: Vec<IpRules> = "ip" as IpKind;
 
-        planned limits: Vec<Limit>;
+        /// How many requests a client may send to this listener in a time, whatever their routes: also requests without
+        /// a route, and those that `redirect_https` redirects. The limits of the route hold as well.
+        policy limits: Vec<Limit> = "limit" as LimitKind;
 
-        planned concurrency: Vec<Concurrency>;
+        /// How many requests a client may have at once on this listener, whatever their routes. The limits of the route
+        /// hold as well.
+        policy concurrency: Vec<Concurrency> = "concurrency" as ConcurrencyKind;
     }
 }

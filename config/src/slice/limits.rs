@@ -21,6 +21,8 @@ const BYTES_MAX: u64 = i64::MAX as u64;
 pub const CONNECTIONS_MAX: u32 = 10_000_000;
 /// The least memory that a file may allow a core: what a few busy connections hold.
 pub const MEMORY_MIN: u64 = 1024 * KIB;
+const KEYS_MIN: u32 = 1_000;
+const KEYS_MAX: u32 = 100_000_000;
 /// Connections from one client address to one listener.
 pub const CONNECTIONS_PER_CLIENT: Preset<u32> =
     preset(16_384, "a quarter of 65,536; no more than `connections`");
@@ -68,6 +70,10 @@ layer! {
                 None,
                 "half of the memory, at most 1 GiB a core: the rest is for the kernel's sockets and for other programs",
             );
+        /// Keys that all `limit` and `concurrency` together count at once. If there are more, new keys share one bucket
+        /// of their limit. Each takes at most 96 bytes, once it is used. A change takes effect at the next start.
+        keys: u32 = "keys" as Count<KEYS_MIN, KEYS_MAX>,
+            preset(1_000_000, "96 MB at most, if there are limits at all");
     }
 }
 
@@ -81,6 +87,10 @@ impl TableScope for InRoute {
         ("target", HEAD_BEFORE_ROUTE),
         ("connections", OF_LISTENERS),
         ("connections_per_client", OF_LISTENERS),
+        (
+            "keys",
+            "all limits share one table: set it at the top level",
+        ),
         (
             "memory_per_core",
             "all routes of a core share its memory: set it at the top level",
