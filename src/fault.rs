@@ -152,6 +152,10 @@ reasons! {
     InsufficientScope "insufficient_scope" 403 "http_request_denied";
     /// Weir has not got the keys of the token's issuer yet, so it cannot verify the token.
     KeysUnavailable "keys_unavailable" 503 "destination_unavailable";
+    /// The client has sent more requests than a limit allows; Retry-After says when it may send the next.
+    RateLimit "rate_limit" 429 "http_request_denied";
+    /// The client already has as many requests at once as it may have.
+    ConcurrencyLimit "concurrency_limit" 429 "http_request_denied";
     /// The client's address already has as many connections as it may have.
     ClientLimit "client_limit" 429 "connection_limit_reached";
     /// The listener, or the whole process, already has as many connections as it may have.

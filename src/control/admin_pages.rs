@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::phrases::summary;
 use super::{Control, State, system};
 use crate::io::Address;
 use crate::obs::{MetricKind, MetricsPage, text};
 use crate::plan::{Plan, RouteTarget};
+use crate::policy::limit::{LimitCounts, LimitRegistry};
 
 /// The page of metrics. `length` is that of the last page, to allocate once.
 pub(super) fn metrics(control: &Control, length: usize) -> String {
@@ -57,8 +59,44 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     unverified(&state.config, &mut page);
     state.missing_names.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
+    limits(&state.policies.limits, &mut page);
     process_metrics(control, &mut page);
     page.finish()
+}
+
+/// What `limit` and `concurrency` have done.
+fn limits(limits: &LimitRegistry, page: &mut MetricsPage) {
+    type Count = fn(&LimitCounts) -> &AtomicU64;
+    let counters: [(&str, &str, Count); 3] = [
+        (
+            "weir_limit_refused_total",
+            "Requests that a limit refused.",
+            |counts| &counts.refused,
+        ),
+        (
+            "weir_limit_dry_run_total",
+            "Requests that a limit would have refused but for its `dry_run`.",
+            |counts| &counts.let_through,
+        ),
+        (
+            "weir_limit_overflowed_total",
+            "Requests whose key found no place in the table of keys.",
+            |counts| &counts.overflowed,
+        ),
+    ];
+    let reports = limits.reports();
+    for (name, help, count) in counters {
+        page.family(name, MetricKind::Counter, help);
+        for report in &reports {
+            let labels = [("policy", report.kind.key()), ("limit", &report.name)];
+            page.sample(&labels, count(&report.counts).load(Ordering::Relaxed));
+        }
+    }
+    if let Some(keys) = limits.keys() {
+        let help = "Places of the table of keys that have been used.";
+        page.family("weir_limit_keys", MetricKind::Gauge, help);
+        page.sample(&[], keys);
+    }
 }
 
 /// Upstreams that do not verify their endpoints' certificates.

@@ -55,14 +55,15 @@ pub(super) async fn start(
         ..
     } = loaded;
     (plan.epoch, endpoints.epoch) = (1, 1);
-    let mut policies = policy::Registry::default();
-    plan.states.equip(&mut policies);
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_environment();
     let open_files = system::raise_open_files();
     system::raise_locked_memory();
     let choice = cpus::choose(&config.cores)?;
     let cores = choice.cpus.len();
+    let mut policies = policy::Registry::default();
+    policies.limits.set_cores(cores);
+    plan.states.equip(&mut policies);
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let StartSockets {

@@ -127,6 +127,7 @@ impl ExchangeRecord {
             errno: self.errno,
             reason: self.reason,
             policy: self.policy,
+            would_refuse: None,
         }
     }
 }

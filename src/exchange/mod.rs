@@ -442,6 +442,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             referer: field(FieldId::Referer),
             fields: &self.buffers.logged,
             route: self.route,
+            would_refuse: self.facts.would_refuse,
             grpc_status: self.facts.is_grpc_call.then(|| self.record.grpc_outcome()),
             ..self
                 .record

@@ -2,8 +2,13 @@
 //! what they are read for.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use super::Instant;
+
+/// When the first core of the process started its clock. All clocks count from it, so that cores can share times: a rate
+/// limit is one for all of them.
+static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
 
 /// A monotonic clock, and the wall clock beside it.
 pub(super) struct Clock {
@@ -14,10 +19,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Starts the clock at zero.
+    /// Starts the clock: at zero if it is the first.
     pub(super) fn start() -> Self {
         let clock = Self {
-            start: std::time::Instant::now(),
+            start: *ORIGIN.get_or_init(std::time::Instant::now),
             now: Cell::new(Instant::default()),
             epoch_ms: Cell::new(0),
         };

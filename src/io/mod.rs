@@ -35,7 +35,8 @@ pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
 pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
 
-/// A point in time, in nanoseconds on the monotonic clock of one [`Net`].
+/// A point in time, in nanoseconds on the monotonic clock. All cores count from the same time, but a core knows only the
+/// time at which an event last woke it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
 

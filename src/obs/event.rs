@@ -73,6 +73,8 @@ pub struct ExchangeEvent<'a> {
     pub reason: Option<Reason>,
     /// The policy that answered, or that waited when the exchange failed.
     pub policy: Option<PolicyKind>,
+    /// The policy that would have refused the request but for its `dry_run`.
+    pub would_refuse: Option<PolicyKind>,
 }
 
 impl ExchangeEvent<'_> {

@@ -132,6 +132,10 @@ fn each_field(
         LineValue::name(event.reason.map(|reason| reason.code())),
     );
     each("policy", LineValue::name(event.policy.map(PolicyKind::key)));
+    each(
+        "would_refuse",
+        LineValue::name(event.would_refuse.map(PolicyKind::key)),
+    );
 }
 
 /// Calls `each` for the configured fields of the request and then of the response.
@@ -305,6 +309,9 @@ fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
     let _ = write!(out, " attempts={} reason={reason}", event.attempts);
     if let Some(policy) = event.policy {
         let _ = write!(out, " policy={}", policy.key());
+    }
+    if let Some(policy) = event.would_refuse {
+        let _ = write!(out, " would_refuse={}", policy.key());
     }
     out.push_str(" id=");
     text::plain(out, event.id_text(&mut [0; 32]));

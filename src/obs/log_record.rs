@@ -79,7 +79,9 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeE
     head.u32(event.grpc_status.unwrap_or(NO_ID));
     head.put(&event.errno.to_le_bytes());
     head.put(&[event.reason.map_or(NO_REASON, |reason| reason as u8)]);
-    head.put(&[event.policy.map_or(NO_POLICY, |policy| policy as u8)]);
+    for policy in [event.policy, event.would_refuse] {
+        head.put(&[policy.map_or(NO_POLICY, |policy| policy as u8)]);
+    }
     head.u32(event.listener.0);
     head.u32(event.route.map_or(NO_ID, |id| id.0));
     head.u32(event.upstream.map_or(NO_ID, |id| id.0));
@@ -171,6 +173,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
     let errno = rest.u16()?;
     let reason = Reason::ALL.get(usize::from(rest.u8()?)).copied();
     let policy = PolicyKind::ALL.get(usize::from(rest.u8()?)).copied();
+    let would_refuse = PolicyKind::ALL.get(usize::from(rest.u8()?)).copied();
     let listener = ListenerId(rest.u32()?);
     let route = rest.id()?.map(RouteId);
     let upstream = rest.id()?.map(UpstreamId);
@@ -230,6 +233,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
         errno,
         reason,
         policy,
+        would_refuse,
     };
     Some(LogRecord::Exchange(epoch, event))
 }
@@ -242,7 +246,7 @@ const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
 /// How many texts a record has.
 const TEXTS: usize = 10;
-const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 2 + 6 * 4 + 6 * 8 + TEXTS * 2;
+const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 3 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
 /// The protocol names that a record can hold; the first stands for all others.
 const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];

@@ -68,6 +68,7 @@ pub(super) fn event(route: u32) -> ExchangeEvent<'static> {
         errno: 0,
         reason: None,
         policy: None,
+        would_refuse: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{Cidr, Config, FieldRules, ForwardedHeader, TrustedPeer, Underscores};
+use weir_config::{Cidr, Code, Config, FieldRules, ForwardedHeader, TrustedPeer, Underscores};
 use weir_proto_h1::{Claim, Claims};
 
 use super::route_plan::compile_errors;
@@ -23,7 +23,8 @@ impl Plan {
     /// Compiles a configuration. [`EndpointSets::compile`](super::EndpointSets::compile) finds its endpoints.
     ///
     /// # Errors
-    /// All mistakes, not only the first: rewrites and redirects with placeholders that their match does not define.
+    /// All mistakes, not only the first: rewrites and redirects with placeholders that their match does not define, and
+    /// policies that contradict each other.
     pub fn compile(config: &Config) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut states = StatePlans::default();
@@ -40,6 +41,7 @@ impl Plan {
                 compiled.map_err(|problem| problems.push(problem)).ok()
             })
             .collect();
+        let listeners = compile_listeners(config, &mut states, &mut problems);
         let errors = compile_errors(&config.policies.errors);
         let errors = errors.map_err(|problem| problems.push(problem)).ok();
         let Some(errors) = errors.filter(|_| problems.is_empty()) else {
@@ -58,7 +60,7 @@ impl Plan {
         }
         Ok(Self {
             epoch: 0,
-            listeners: compile_listeners(config, &mut states),
+            listeners,
             steps_without_route: policy::compile_without_route(config, &mut states),
             states,
             table: RouteTable::from_specs(config.routes.iter().zip(&routes).map(
@@ -175,9 +177,20 @@ fn log_fields(config: &Config) -> LogFields {
         })
 }
 
-fn compile_listeners(config: &Config, states: &mut StatePlans) -> Vec<ListenerPlan> {
+fn compile_listeners(
+    config: &Config,
+    states: &mut StatePlans,
+    problems: &mut Vec<Problem>,
+) -> Vec<ListenerPlan> {
     let compile = |listener: &weir_config::Listener| ListenerPlan {
-        steps: policy::compile_listener(listener, states),
+        steps: policy::compile_listener(config, listener, states).unwrap_or_else(|message| {
+            problems.push(Problem {
+                code: Code::Plan,
+                position: listener.position.clone(),
+                message: format!("listener `{}`: {message}", listener.address),
+            });
+            Box::default()
+        }),
         name: listener.address.to_string().into(),
         address: match &listener.address {
             weir_config::Address::Tcp(address) => Address::Ip(*address),

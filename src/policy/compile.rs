@@ -9,7 +9,7 @@ use super::forward_auth::ForwardAuth;
 use super::headers::Headers;
 use super::jwt::{JwtStatePlan, JwtStep};
 use super::security_headers::SecurityHeaders;
-use super::{PlannedStep, StatePlan, StatePlans, Step, cors, ip};
+use super::{PlannedStep, StatePlan, StatePlans, Step, cors, ip, limit};
 
 /// Compiles the policies of a route, in the order in which they run.
 ///
@@ -22,6 +22,7 @@ pub fn compile_route(
 ) -> Result<Box<[PlannedStep]>, String> {
     let policies = &route.policies;
     let mut steps = add_ip(&policies.ip, states);
+    limit::compile_route(route, config.limits.keys, states, &mut steps)?;
     if let Some(cors) = &policies.cors {
         steps.push(cors::compile(cors, states)?);
     }
@@ -77,8 +78,17 @@ fn add_field_rules(
 }
 
 /// Compiles the policies of a listener, in the order in which they run.
-pub fn compile_listener(listener: &Listener, states: &mut StatePlans) -> Box<[PlannedStep]> {
-    in_order(add_ip(&listener.policies.ip, states))
+///
+/// # Errors
+/// What is wrong, in one sentence without a full stop.
+pub fn compile_listener(
+    config: &Config,
+    listener: &Listener,
+    states: &mut StatePlans,
+) -> Result<Box<[PlannedStep]>, String> {
+    let mut steps = add_ip(&listener.policies.ip, states);
+    limit::compile_listener(&listener.policies, config.limits.keys, states, &mut steps)?;
+    Ok(in_order(steps))
 }
 
 fn add_ip(rules: &[IpRules], states: &mut StatePlans) -> Vec<PlannedStep> {

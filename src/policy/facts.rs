@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::Claims;
+use super::PolicyKind;
 use super::forward_auth::AuthNotes;
+use super::limit::{LimitStanding, Permits};
 use crate::tls::CertificateIdentity;
 
 /// The facts about a request that do not stand in its head as they are. Steps add to them; later steps, edits and the
@@ -25,6 +27,10 @@ pub struct Facts {
     pub claims: Option<Rc<Claims>>,
     /// The issuer of that token, by its place in the route's `jwt`.
     pub token_issuer: u32,
+    /// How the tightest limit stands.
+    pub limit_standing: Option<LimitStanding>,
+    /// The last policy that would have refused the request but for its `dry_run`.
+    pub would_refuse: Option<PolicyKind>,
     /// What steps keep for their later hooks. `None` until a step keeps something.
     pub notes: Option<Box<Notes>>,
 }
@@ -45,6 +51,8 @@ impl Facts {
 pub struct Notes {
     /// How many keys of the issuer have not verified the token.
     pub(super) token_tries: usize,
+    /// The request's places under `concurrency`.
+    pub(super) permits: Permits,
     /// The verdict of `forward_auth`.
     pub(super) auth: AuthNotes,
 }

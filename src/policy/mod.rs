@@ -24,6 +24,7 @@ pub mod ip;
 pub mod json;
 pub mod jwt;
 mod kind;
+pub mod limit;
 mod request;
 mod security_headers;
 mod state;
@@ -53,6 +54,7 @@ use forward_auth::{ForwardAuth, Verdicts};
 use headers::Headers;
 use ip::CoreMap;
 use jwt::{JwtState, JwtStep};
+use limit::{ConcurrencyStep, CoreLimits, LimitStep};
 use security_headers::SecurityHeaders;
 
 /// One step of a route or listener, compiled from a policy of the file. Immutable; all cores share it.
@@ -64,6 +66,10 @@ pub enum Step {
     Ip(Arc<ip::Rules>),
     /// `jwt`.
     Jwt(Arc<JwtStep>),
+    /// `concurrency`.
+    Concurrency(Arc<ConcurrencyStep>),
+    /// `limit`: the limits that are known before authentication, or those by a claim.
+    Limit(Arc<LimitStep>),
     /// `forward_auth`.
     ForwardAuth(Arc<ForwardAuth>),
     /// `security_headers`.
@@ -94,6 +100,8 @@ impl Step {
             Self::Cors(_) => PolicyKind::Cors,
             Self::Ip(_) => PolicyKind::Ip,
             Self::Jwt(_) => PolicyKind::Jwt,
+            Self::Concurrency(_) => PolicyKind::Concurrency,
+            Self::Limit(step) => step.kind(),
             Self::ForwardAuth(_) => PolicyKind::ForwardAuth,
             Self::SecurityHeaders(_) => PolicyKind::SecurityHeaders,
             Self::Headers(_) => PolicyKind::Headers,
@@ -117,6 +125,8 @@ impl Step {
             Self::Cors(rules) => rules.run(state, request),
             Self::Ip(rules) => rules.run(core_map(state), facts),
             Self::Jwt(jwt) => jwt.run(tokens(state), request, facts),
+            Self::Concurrency(step) => step.run(limits(state), request, facts),
+            Self::Limit(step) => step.run(limits(state), request, facts),
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
             Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
             Self::Compress(_) => Flow::Next,
@@ -136,6 +146,7 @@ impl Step {
         match self {
             Self::Ip(_) | Self::Cors(_) => Flow::Next,
             Self::Jwt(jwt) => jwt.resume(tokens(state), request, facts),
+            Self::Concurrency(_) | Self::Limit(_) => Flow::Next,
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
             Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
             Self::Compress(_) => Flow::Next,
@@ -156,6 +167,7 @@ impl Step {
         match self {
             Self::Ip(_) | Self::Cors(_) => {}
             Self::Jwt(jwt) => jwt.edit_request(request, facts, edits),
+            Self::Concurrency(_) | Self::Limit(_) => {}
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
             Self::SecurityHeaders(_) => {}
             Self::Headers(headers) => headers.edit_request(request, facts, *attempt, edits),
@@ -183,6 +195,8 @@ impl Step {
         match self {
             Self::Cors(rules) => rules.edit_answer(state, request, answer),
             Self::Ip(_) | Self::Jwt(_) => {}
+            Self::Concurrency(_) => {}
+            Self::Limit(step) => step.edit_answer(facts, answer),
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
             Self::SecurityHeaders(fields) => fields.edit_answer(facts, answer),
             Self::Headers(headers) => headers.edit_answer(request, facts, answer),
@@ -206,7 +220,9 @@ impl Step {
     ) {
         match self {
             Self::Ip(_)
+            | Self::Concurrency(_)
             | Self::Cors(_)
+            | Self::Limit(_)
             | Self::Jwt(_)
             | Self::ForwardAuth(_)
             | Self::SecurityHeaders(_)
@@ -223,7 +239,12 @@ impl Step {
             Self::Jwt(jwt) => jwt.sets_field(name),
             Self::ForwardAuth(auth) => auth.sets_field(name),
             Self::Headers(headers) => headers.sets_request_field(name),
-            Self::Ip(_) | Self::Cors(_) | Self::SecurityHeaders(_) | Self::Compress(_) => false,
+            Self::Ip(_)
+            | Self::Concurrency(_)
+            | Self::Cors(_)
+            | Self::Limit(_)
+            | Self::SecurityHeaders(_)
+            | Self::Compress(_) => false,
             #[cfg(test)]
             Self::Probe(_) => false,
         }
@@ -235,6 +256,8 @@ impl Step {
             Self::Cors(rules) => rules.explain(request),
             Self::Ip(rules) => rules.explain(facts.client),
             Self::Jwt(jwt) => jwt.explain(request, facts),
+            Self::Concurrency(step) => step.explain(request, facts),
+            Self::Limit(step) => step.explain(request, facts),
             Self::ForwardAuth(auth) => auth.explain(),
             Self::SecurityHeaders(fields) => fields.explain(facts),
             Self::Headers(headers) => headers.explain(),
@@ -265,6 +288,14 @@ fn tokens(state: Option<&State>) -> Option<&JwtState> {
 fn verdicts(state: Option<&State>) -> Option<&Verdicts> {
     match state {
         Some(State::ForwardAuth(verdicts)) => Some(verdicts),
+        _ => None,
+    }
+}
+
+/// What the core keeps for limits.
+fn limits(state: Option<&State>) -> Option<&CoreLimits> {
+    match state {
+        Some(State::Limits(limits)) => limits.as_ref(),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use super::cors::{OriginSet, RegexCache};
 use super::forward_auth::{ForwardAuth, Verdicts};
 use super::ip::{self, CoreMap};
 use super::jwt::{JwtState, JwtStatePlan, KeyBoard};
+use super::limit::{CoreLimits, LimitRegistry, LimitsPlan};
 
 /// The place of a state in [`StatePlans`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum StatePlan {
     Ip(Arc<ip::Rules>),
     /// Keys and verified tokens of `jwt` steps with the same rules.
     Jwt(JwtStatePlan),
+    /// All limits of the plan.
+    Limits(LimitsPlan),
     /// The verdicts of `forward_auth` steps with equal settings.
     ForwardAuth(Arc<ForwardAuth>),
 }
@@ -39,6 +42,8 @@ pub enum State {
     Ip(CoreMap),
     /// Keys and verified tokens.
     Jwt(JwtState),
+    /// What the core keeps for limits; `None` in a plan that control has not equipped.
+    Limits(Option<CoreLimits>),
     /// Verdicts of `forward_auth`.
     ForwardAuth(Verdicts),
 }
@@ -48,6 +53,8 @@ pub enum State {
 pub struct Registry {
     /// The keys of issuers.
     pub keys: SharedByName<KeyBoard>,
+    /// Limits.
+    pub limits: LimitRegistry,
 }
 
 /// Things that all cores share, by name. They live as long as some plan has them, so a reload that fails leaves none.
@@ -104,6 +111,19 @@ impl StatePlans {
         })
     }
 
+    /// Adds to the limits of the plan, whose table has room for `keys` keys. Returns their place.
+    pub(super) fn add_limits(
+        &mut self,
+        keys: u32,
+        add: impl FnOnce(&mut LimitsPlan) -> Result<(), String>,
+    ) -> Result<StateId, String> {
+        let id = self.add(StatePlan::Limits(LimitsPlan::new(keys)));
+        if let Some(StatePlan::Limits(limits)) = self.0.get_mut(id.0 as usize) {
+            add(limits)?;
+        }
+        Ok(id)
+    }
+
     /// Connects the states to what all cores share.
     pub fn equip(&mut self, registry: &mut Registry) {
         for state in &mut self.0 {
@@ -115,7 +135,10 @@ impl StatePlans {
     pub fn key_boards(&self) -> impl Iterator<Item = &Arc<KeyBoard>> {
         let boards = self.0.iter().filter_map(|state| match state {
             StatePlan::Jwt(tokens) => Some(tokens.boards()),
-            StatePlan::Ip(_) | StatePlan::Origins(_) | StatePlan::ForwardAuth(_) => None,
+            StatePlan::Ip(_)
+            | StatePlan::Limits(_)
+            | StatePlan::Origins(_)
+            | StatePlan::ForwardAuth(_) => None,
         });
         boards.flatten()
     }
@@ -142,6 +165,7 @@ impl StatePlan {
             (Self::Origins(origins), Self::Origins(other)) => Arc::ptr_eq(origins, other),
             (Self::Ip(rules), Self::Ip(other)) => Arc::ptr_eq(rules, other),
             (Self::Jwt(rules), Self::Jwt(other)) => rules.is_same(other),
+            (Self::Limits(_), Self::Limits(_)) => true,
             (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
             _ => false,
         }
@@ -150,21 +174,28 @@ impl StatePlan {
     fn equip(&mut self, registry: &mut Registry) {
         match self {
             Self::Jwt(tokens) => tokens.equip(&mut registry.keys),
+            Self::Limits(limits) => limits.equip(&mut registry.limits),
             Self::Ip(_) | Self::Origins(_) | Self::ForwardAuth(_) => {}
         }
     }
 
     /// Makes the state of one core, or keeps the old one.
     fn make_state(&self, old: Option<&Rc<State>>) -> Rc<State> {
-        if let Some(old) = old {
-            return old.clone();
-        }
-        Rc::new(match self {
-            Self::Origins(origins) => State::Origins(origins.make_cache()),
-            Self::Ip(rules) => State::Ip(CoreMap::new(rules.clone())),
-            Self::Jwt(tokens) => State::Jwt(tokens.make()),
-            Self::ForwardAuth(_) => State::ForwardAuth(Verdicts::default()),
-        })
+        let state = match (self, old) {
+            (Self::Limits(limits), old) => {
+                let old = old.and_then(|old| match &**old {
+                    State::Limits(old) => old.as_ref(),
+                    _ => None,
+                });
+                State::Limits(limits.make_state(old))
+            }
+            (_, Some(old)) => return old.clone(),
+            (Self::Origins(origins), None) => State::Origins(origins.make_cache()),
+            (Self::Ip(rules), None) => State::Ip(CoreMap::new(rules.clone())),
+            (Self::Jwt(tokens), None) => State::Jwt(tokens.make()),
+            (Self::ForwardAuth(_), None) => State::ForwardAuth(Verdicts::default()),
+        };
+        Rc::new(state)
     }
 }
 

@@ -82,6 +82,7 @@ impl<'a> Rig<'a> {
         change: fn(&World, &mut Plan),
     ) -> Self {
         let mut policies = Registry::default();
+        policies.limits.set_cores(cores as usize);
         let (mut plan, endpoints) = compile(config, 1, &mut policies);
         change(world, &mut plan);
         let plan = Arc::new(plan);

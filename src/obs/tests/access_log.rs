@@ -94,7 +94,8 @@ fn log_lines_have_every_field_and_the_names_of_their_plan() {
         "sni": "example.com", "client_cert": "CN=a",
         "status": 502, "grpc_status": null, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
         "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
-        "connect_ms": 0.25, "first_byte_ms": 9, "errno": "ECONNREFUSED", "reason": "connect_failed", "policy": null
+        "connect_ms": 0.25, "first_byte_ms": 9, "errno": "ECONNREFUSED", "reason": "connect_failed", "policy": null,
+        "would_refuse": null
     }"#
     .parse()
     .unwrap();

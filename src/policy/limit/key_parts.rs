@@ -1,0 +1,262 @@
+//! What a limit counts by, read from a request.
+
+use std::fmt::Write as _;
+
+use weir_config::{LimitKey, Match, PathMatch, Segment};
+use weir_proto_h1::{Field, FieldId};
+
+use super::digest::{Digest, DigestSecret};
+use super::table::Key;
+use crate::policy::{Facts, StepRequest};
+
+/// The parts of a key, in the order of the file.
+#[derive(Clone, Debug)]
+pub(super) struct KeyParts(Box<[KeyPart]>);
+
+#[derive(Clone, Debug)]
+enum KeyPart {
+    Client,
+    Header(FieldId, Box<str>),
+    Cookie(Box<str>),
+    Query(Box<str>),
+    /// The place of the segment, by path pattern of the route.
+    Param(Box<str>, Box<[Option<usize>]>),
+    Claim(Box<str>),
+    Host,
+    /// The name of the route.
+    Route(Box<str>),
+    Global,
+}
+
+/// The place at which limits are compiled.
+#[derive(Clone, Copy)]
+pub(super) struct KeyPlace<'a> {
+    /// The match of the route; `None` for a listener.
+    pub(super) matches: Option<&'a Match>,
+    /// The name of the route; empty for a listener.
+    pub(super) route: &'a str,
+}
+
+impl KeyParts {
+    pub(super) fn compile(per: &[LimitKey], place: KeyPlace<'_>) -> Self {
+        Self(per.iter().map(|key| KeyPart::compile(key, place)).collect())
+    }
+
+    /// Whether a part of the key is a claim, which is known only when the token is verified.
+    pub(super) fn needs_claims(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, KeyPart::Claim(_)))
+    }
+
+    /// The key of a request in the limit of this number. In place of a part that the request does not have, it has the
+    /// client's address.
+    pub(super) fn read(
+        &self,
+        secret: &DigestSecret,
+        limit: u64,
+        request: &StepRequest<'_>,
+        facts: &Facts,
+    ) -> Key {
+        let mut digest = secret.begin(limit);
+        for part in &self.0 {
+            if !part.add_to(&mut digest, request, facts) {
+                digest.client(facts.client);
+            }
+        }
+        digest.finish()
+    }
+
+    /// What the request has for the key, in words.
+    pub(super) fn describe(&self, request: &StepRequest<'_>, facts: &Facts) -> String {
+        let mut text = String::new();
+        for part in &self.0 {
+            if !text.is_empty() {
+                text.push_str(" + ");
+            }
+            part.describe(&mut text, request, facts);
+        }
+        text
+    }
+}
+
+impl KeyPart {
+    fn compile(key: &LimitKey, place: KeyPlace<'_>) -> Self {
+        match key {
+            LimitKey::Ip => Self::Client,
+            LimitKey::Header(name) => {
+                Self::Header(FieldId::from_name(name.as_bytes()), name.as_str().into())
+            }
+            LimitKey::Cookie(name) => Self::Cookie(name.as_str().into()),
+            LimitKey::Query(name) => Self::Query(name.as_str().into()),
+            LimitKey::Param(name) => {
+                let paths = place.matches.map_or(&[][..], |matches| &matches.paths);
+                let places = paths.iter().map(|path| segment_of(path, name));
+                Self::Param(name.as_str().into(), places.collect())
+            }
+            LimitKey::Claim(name) => Self::Claim(name.as_str().into()),
+            LimitKey::Host => Self::Host,
+            LimitKey::Route => Self::Route(place.route.into()),
+            LimitKey::Global => Self::Global,
+        }
+    }
+
+    /// Adds what the request has for this part. Returns whether it has anything.
+    fn add_to(&self, digest: &mut Digest, request: &StepRequest<'_>, facts: &Facts) -> bool {
+        let (head, block) = (request.head, request.block);
+        match self {
+            Self::Client => return false,
+            Self::Header(id, name) => {
+                let mut has_any = false;
+                for value in fields(*id, name, request) {
+                    digest.text(value.iter().copied());
+                    has_any = true;
+                }
+                return has_any;
+            }
+            Self::Cookie(name) => match head.cookies(name.as_bytes(), block).next() {
+                Some(value) => digest.text(value.iter().copied()),
+                None => return false,
+            },
+            Self::Query(name) => match parameter(name, head.query.get(block)) {
+                Some(value) => digest.text(value),
+                None => return false,
+            },
+            Self::Param(_, places) => match segment(places, request) {
+                Some(segment) => digest.text(segment.iter().copied()),
+                None => return false,
+            },
+            Self::Claim(name) => {
+                let claims = facts.claims.as_deref();
+                match claims.and_then(|claims| claims.text(name)) {
+                    Some(value) => digest.text(value.bytes()),
+                    None => return false,
+                }
+            }
+            Self::Host => digest.text(host(request)),
+            Self::Route(name) => digest.text(name.bytes()),
+            Self::Global => {}
+        }
+        true
+    }
+
+    fn describe(&self, out: &mut String, request: &StepRequest<'_>, facts: &Facts) {
+        let client = match facts.client {
+            Some(client) => client.to_string(),
+            None => "a client without an address".to_owned(),
+        };
+        let (head, block) = (request.head, request.block);
+        let (name, value) = match self {
+            Self::Client => {
+                out.push_str(&client);
+                return;
+            }
+            Self::Header(id, name) => (
+                format!("header {name}"),
+                fields(*id, name, request).next().map(<[u8]>::to_vec),
+            ),
+            Self::Cookie(name) => {
+                let mut values = head.cookies(name.as_bytes(), block);
+                (format!("cookie {name}"), values.next().map(<[u8]>::to_vec))
+            }
+            Self::Query(name) => {
+                let value = parameter(name, head.query.get(block));
+                (format!("query {name}"), value.map(Iterator::collect))
+            }
+            Self::Param(name, places) => (
+                format!("param {name}"),
+                segment(places, request).map(<[u8]>::to_vec),
+            ),
+            Self::Claim(name) => {
+                let claims = facts.claims.as_deref();
+                let value = claims.and_then(|claims| claims.text(name));
+                (
+                    format!("claim {name}"),
+                    value.map(|text| text.as_bytes().to_vec()),
+                )
+            }
+            Self::Host => ("host".to_owned(), Some(host(request).collect())),
+            Self::Route(name) => ("route".to_owned(), Some(name.as_bytes().to_vec())),
+            Self::Global => {
+                out.push_str("all requests");
+                return;
+            }
+        };
+        let _ = match value {
+            Some(value) => write!(out, "{name} {:?}", String::from_utf8_lossy(&value)),
+            None => write!(out, "{client}, without {name}"),
+        };
+    }
+}
+
+/// The place of a parameter among the segments of a path pattern.
+fn segment_of(path: &PathMatch, name: &str) -> Option<usize> {
+    let PathMatch::Template { segments, .. } = path else {
+        return None;
+    };
+    let is_it = |segment: &Segment| matches!(segment, Segment::Parameter(other) if other == name);
+    segments.iter().position(is_it)
+}
+
+/// The segment of the path at the place that the matching pattern gives it.
+fn segment<'a>(places: &[Option<usize>], request: &StepRequest<'a>) -> Option<&'a [u8]> {
+    let place = (*places.get(request.pattern)?)?;
+    let segments = request.path.split(|byte| *byte == b'/');
+    segments.filter(|segment| !segment.is_empty()).nth(place)
+}
+
+/// The values of the fields of a name, as the client sent them.
+fn fields<'a>(
+    id: FieldId,
+    name: &'a str,
+    request: &StepRequest<'a>,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let block = request.block;
+    let is_it = move |field: &&Field| {
+        field.id == id
+            && !field.is_refused
+            && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let fields = request.head.fields.iter().filter(is_it);
+    fields.map(move |field| field.value.get(block))
+}
+
+/// The host in lower case. A dot at its end only marks the name as complete.
+fn host<'a>(request: &StepRequest<'a>) -> impl Iterator<Item = u8> + use<'a> {
+    let host = request.head.host(request.block);
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    host.iter().map(u8::to_ascii_lowercase)
+}
+
+/// The value of the first query parameter of a name, decoded as HTML forms encode it, so that another spelling of a
+/// value is no other key.
+fn parameter<'a>(name: &str, query: &'a [u8]) -> Option<impl Iterator<Item = u8> + use<'a>> {
+    let mut pairs = query.split(|byte| *byte == b'&');
+    pairs.find_map(|pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let key = halves.next().unwrap_or_default();
+        let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
+        is_it.then(|| decoded(halves.next().unwrap_or_default()))
+    })
+}
+
+/// Decodes form encoding: `+` is a space, `%41` is `A`. A percent sign before anything else stays.
+fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + use<'_> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', rest.get(1..)?),
+            },
+            [b'+', after @ ..] => (b' ', after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        rest = after;
+        Some(byte)
+    })
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}

@@ -1,0 +1,4 @@
+mod buckets;
+mod digests;
+mod gcra;
+mod table;
