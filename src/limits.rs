@@ -324,7 +324,7 @@ pub const HANDSHAKE_STEPS_MAX: usize = 4;
 pub const WORK_STEPS_MAX: usize = 1;
 
 /// Microseconds of work, as filters estimate it, that the filters of one body may do in one turn. A filter may finish the
-/// step that it has begun, and the steps of the slowest take 200 us.
+/// step that it has begun, and a step takes up to 120 us.
 pub const FILTER_BUDGET_US: u32 = 50;
 
 /// The window of the coding `zstd`, as a power of two: 256 KiB. RFC 9659 allows 8 MiB. Measured, 512 KiB would make text

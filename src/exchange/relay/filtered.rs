@@ -13,6 +13,7 @@ use crate::policy::filter::{Framed, Part};
 
 impl<N: Net> Relay<'_, '_, N> {
     /// Sends the head of the request, unless a filter holds it back.
+    #[cold]
     pub(super) fn send_filtered_request(&mut self) -> Result<(), Fault> {
         let body = self.exchange.down.request().body;
         match self.filter_request_head(body) {
@@ -62,7 +63,7 @@ impl<N: Net> Relay<'_, '_, N> {
     }
 
     /// Moves the next part of the request out of its filters.
-    #[inline(never)]
+    #[cold]
     pub(super) fn move_filtered_request(&mut self, cx: &Context<'_>) -> Result<Filtered, Fault> {
         let Some(chain) = &mut self.request_filters else {
             return Ok(Filtered::Idle);
@@ -89,7 +90,7 @@ impl<N: Net> Relay<'_, '_, N> {
     }
 
     /// Moves the next part of the answer out of its filters.
-    #[inline(never)]
+    #[cold]
     pub(super) fn move_filtered_answer(&mut self, cx: &Context<'_>) -> Result<Filtered, Fault> {
         let Some(chain) = &mut self.answer_filters else {
             return Ok(Filtered::Idle);
