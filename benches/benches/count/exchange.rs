@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use weir::io::sim::{Faults, Peer, Sim, World, at};
 use weir::io::{Net, Rx, Tx};
 use weir::obs::CoreObs;
-use weir::plan::ListenerId;
+use weir::plan::{ListenerId, Plan};
 use weir::serving::{self, CoreStart, Mailbox, SharedState};
 
 use crate::Case;
@@ -54,7 +54,7 @@ const SMALL: &[u8] =
 const UNROUTED: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: example.org\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
-const ROUTES: &str = "[[route]]\nmatch = \"shop.example.com/*\"\nto = \"app\"\n";
+pub(crate) const ROUTES: &str = "[[route]]\nmatch = \"shop.example.com/*\"\nto = \"app\"\n";
 const LISTENER: &str = "10.1.0.1:80";
 const ENDPOINT: &str = "10.2.0.1:8080";
 
@@ -63,6 +63,11 @@ const BODY_BYTES: usize = 1024;
 
 /// Sends `times` requests over one connection, to the core that `start` starts.
 fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
+    exchange_in_turn(vec![request.to_vec()], start, times);
+}
+
+/// Sends `times` requests, these in turn.
+pub(crate) fn exchange_in_turn(requests: Vec<Vec<u8>>, start: impl FnOnce(&World), times: u64) {
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
     world.set_steps_max(u64::MAX);
@@ -72,7 +77,7 @@ fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
     world.run(async move {
         let connected = Peer::connect(&client, &at(LISTENER)).await;
         let mut peer = connected.expect("the core listens");
-        for _ in 0..times {
+        for request in requests.iter().cycle().take(times as usize) {
             peer.send(request).await.expect("the connection stays open");
             while !is_end(&recv(&mut peer).await.expect("a response")) {}
         }
@@ -106,7 +111,12 @@ async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 
 /// Starts a core of Weir.
 fn proxy(world: &World) {
-    let (plan, endpoints) = (Arc::new(compile(ROUTES)), Arc::new(endpoints(ROUTES)));
+    proxy_with(world, compile(ROUTES));
+}
+
+/// Starts a core of Weir with this plan, whose upstreams are the usual ones.
+pub(crate) fn proxy_with(world: &World, plan: Plan) {
+    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints(ROUTES)));
     let net = world.core(0);
     let (sender, mailbox) = Mailbox::new(&net).expect("a doorbell");
     let start = CoreStart {

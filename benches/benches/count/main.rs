@@ -12,6 +12,7 @@ mod hpack;
 mod http1;
 mod http2;
 mod http2_client;
+mod jwt;
 mod plan;
 mod routing;
 
@@ -56,5 +57,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = http1::CASES.iter().chain(hpack::CASES).chain(http2::CASES);
     let cases = cases.chain(http2_client::CASES).chain(routing::CASES);
-    cases.chain(plan::CASES).chain(exchange::CASES)
+    let cases = cases.chain(plan::CASES).chain(exchange::CASES);
+    cases.chain(jwt::CASES)
 }
