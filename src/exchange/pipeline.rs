@@ -193,7 +193,11 @@ impl<'a, N: Net> Exchange<'a, N> {
 
     /// Whether some step may edit the answer.
     pub(super) fn has_answer_steps(&self) -> bool {
-        self.steps_begun.listener > 0 || !self.answer_steps().is_empty()
+        let of_listener = self.listener_steps().iter();
+        let begun = of_listener.take(self.steps_begun.listener);
+        begun
+            .chain(self.answer_steps())
+            .any(|step| step.step.edits_answers())
     }
 
     /// The steps of the route, or those for answers of Weir's own without a route. The answer to a sub-request is

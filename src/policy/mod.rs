@@ -183,6 +183,12 @@ impl Step {
         matches!(self, Self::SecurityHeaders(_) | Self::Headers(_))
     }
 
+    /// Whether the step ever edits answers. If no step of a route does, answers cost nothing more.
+    #[must_use]
+    pub fn edits_answers(&self) -> bool {
+        !matches!(self, Self::Ip(_) | Self::Jwt(_))
+    }
+
     /// Changes an answer before its head leaves. Called for each step that has run and for those that edit every
     /// answer, the last first, also when Weir itself answers.
     pub fn edit_answer(
