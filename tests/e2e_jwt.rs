@@ -107,6 +107,8 @@ fn a_valid_token_passes_and_endpoints_get_its_claims() {
         weir.ask(bearer(&token))
             .expect_refusal(401, "token_invalid", "http_request_denied");
     }
+    let entry = weir.entry_with("subject", "ann");
+    assert_eq!(entry.text("policy"), "");
     let entry = weir.entry_with("reason", "token_expired");
     assert_eq!(entry.text("policy"), "jwt");
     assert_eq!(

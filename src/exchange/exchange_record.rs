@@ -108,6 +108,7 @@ impl ExchangeRecord {
             tls: None,
             sni: b"",
             client_cert: b"",
+            subject: b"",
             user_agent: b"",
             referer: b"",
             fields: b"",

@@ -423,6 +423,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         let (path, query) = logged_fields::target(head, block);
         let field = |id| head.value(id, block).unwrap_or_default();
         let identity = self.facts.identity.as_ref();
+        let claims = self.facts.claims.as_deref();
         let event = obs::ExchangeEvent {
             client: self.facts.client,
             method: head.method_span.get(block),
@@ -438,6 +439,9 @@ impl<'a, N: Net> Exchange<'a, N> {
             tls: down.context.tls,
             sni: down.context.sni.as_deref().unwrap_or_default().as_bytes(),
             client_cert: identity.map_or(&[], |client| client.subject.as_bytes()),
+            subject: claims
+                .and_then(|claims| claims.member("sub")?.as_text())
+                .map_or(&[], str::as_bytes),
             user_agent: field(FieldId::UserAgent),
             referer: field(FieldId::Referer),
             fields: &self.buffers.logged,

@@ -35,6 +35,8 @@ pub struct ExchangeEvent<'a> {
     pub sni: &'a [u8],
     /// The subject of the client's certificate; empty without one.
     pub client_cert: &'a [u8],
+    /// The `sub` of the verified token; empty without one.
+    pub subject: &'a [u8],
     /// The field User-Agent; empty without one.
     pub user_agent: &'a [u8],
     /// The field Referer; empty without one.

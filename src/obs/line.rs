@@ -104,6 +104,7 @@ fn each_field(
     each("resumed", resumed.unwrap_or(LineValue::None));
     each("sni", LineValue::some(event.sni.into()));
     each("client_cert", LineValue::some(event.client_cert.into()));
+    each("subject", LineValue::some(event.subject.into()));
     each("user_agent", LineValue::some(event.user_agent.into()));
     each("referer", LineValue::some(redact.address(event.referer)));
     each("status", LineValue::Number(event.status.into()));
@@ -298,6 +299,7 @@ fn text(out: &mut String, style: &LineStyle, event: &ExchangeEvent<'_>, names: O
     pair("query", &redact.query(event.query.unwrap_or_default()));
     pair("sni", event.sni);
     pair("client_cert", event.client_cert);
+    pair("subject", event.subject);
     pair("user_agent", event.user_agent);
     pair("referer", &redact.address(event.referer));
     each_configured_field(style, event, names, |part| {

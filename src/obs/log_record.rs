@@ -38,6 +38,7 @@ pub(super) fn write(ring: &mut rtrb::Producer<u8>, epoch: u64, event: &ExchangeE
         cut(event.query.unwrap_or_default(), LOG_PATH_BYTES_MAX),
         cut(event.sni, LOG_HOST_BYTES_MAX),
         cut(event.client_cert, LOG_SUBJECT_BYTES_MAX),
+        cut(event.subject, LOG_SUBJECT_BYTES_MAX),
         cut(event.user_agent, LOG_AGENT_BYTES_MAX),
         cut(event.referer, LOG_REFERER_BYTES_MAX),
         // Each field is short enough on its own.
@@ -197,6 +198,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
         query,
         sni,
         client_cert,
+        subject,
         user_agent,
         referer,
         fields,
@@ -214,6 +216,7 @@ fn read(record: &[u8]) -> Option<LogRecord<'_>> {
         tls,
         sni,
         client_cert,
+        subject,
         user_agent,
         referer,
         fields,
@@ -245,7 +248,7 @@ const NO_POLICY: u8 = u8::MAX;
 const NO_ID: u32 = u32::MAX;
 const MESSAGE_BYTES: usize = 6;
 /// How many texts a record has.
-const TEXTS: usize = 10;
+const TEXTS: usize = 11;
 const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 3 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
 /// The protocol names that a record can hold; the first stands for all others.

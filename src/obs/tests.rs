@@ -49,6 +49,7 @@ pub(super) fn event(route: u32) -> ExchangeEvent<'static> {
         tls: None,
         sni: b"",
         client_cert: b"",
+        subject: b"",
         user_agent: b"curl/8.9",
         referer: b"https://example.com/",
         fields: b"",

@@ -33,6 +33,7 @@ fn evil(evil: &'static [u8], fields: &'static [u8]) -> ExchangeEvent<'static> {
         query: Some(evil),
         sni: evil,
         client_cert: evil,
+        subject: evil,
         user_agent: evil,
         referer: evil,
         given_id: b"given",
@@ -136,7 +137,7 @@ fn no_request_forges_a_pair_of_a_logfmt_line() {
     for (line, text) in evil_lines(LogFormat::Logfmt) {
         let pairs = read_logfmt(check(&line));
         let names: Vec<_> = pairs.iter().map(|(name, _)| name.as_str()).collect();
-        let expected = "time id client listener method host path query version sni client_cert \
+        let expected = "time id client listener method host path query version sni client_cert subject \
             user_agent referer status bytes_in bytes_out route attempts total_ms queue_ms connect_ms \
             first_byte_ms request_headers.x-a response_headers.x-c";
         assert_eq!(names, expected.split_whitespace().collect::<Vec<_>>());
@@ -234,7 +235,7 @@ fn no_request_forges_a_part_of_a_text_line() {
             bare,
             "2026-11-22T09:30:00.125Z 192.0.2.7    HTTP/1.1 200 in=10 out=1000 total=12.345 queue=0.000 \
              connect=0.250 first_byte=9.000 listener= route= upstream=- endpoint=- query= sni= \
-             client_cert= user_agent= referer= request_headers.x-a= response_headers.x-c= attempts=1 \
+             client_cert= subject= user_agent= referer= request_headers.x-a= response_headers.x-c= attempts=1 \
              reason=- id=given",
             "{line}"
         );

@@ -61,6 +61,7 @@ fn log_lines_have_every_field_and_the_names_of_their_plan() {
         }),
         sni: b"example.com",
         client_cert: b"CN=a",
+        subject: b"ann",
         path: b"/\"}\r\n{\"forged\":1,\xff",
         query: Some(b"a=1&token=2"),
         ..event(1)
@@ -91,7 +92,7 @@ fn log_lines_have_every_field_and_the_names_of_their_plan() {
         "host": "example.com", "path": "/\"}\r\n{\"forged\":1,\\xff", "query": "a=1&token=REDACTED",
         "version": "HTTP/1.1", "user_agent": "curl/8.9", "referer": "https://example.com/",
         "tls": "1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "resumed": true,
-        "sni": "example.com", "client_cert": "CN=a",
+        "sni": "example.com", "client_cert": "CN=a", "subject": "ann",
         "status": 502, "grpc_status": null, "bytes_in": 10, "bytes_out": 1000, "route": "b", "upstream": "two",
         "endpoint": "10.0.0.3:80", "attempts": 1, "total_ms": 12.345, "queue_ms": 0,
         "connect_ms": 0.25, "first_byte_ms": 9, "errno": "ECONNREFUSED", "reason": "connect_failed", "policy": null,
@@ -127,6 +128,7 @@ fn long_values_are_cut_and_marked() {
         query: Some(&long),
         sni: &long,
         client_cert: &long,
+        subject: &long,
         user_agent: &long,
         referer: &long,
         ..event(0)
@@ -146,6 +148,7 @@ fn long_values_are_cut_and_marked() {
         event.query.unwrap(),
         event.sni,
         event.client_cert,
+        event.subject,
         event.user_agent,
         event.referer,
     ] {

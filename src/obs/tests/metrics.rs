@@ -258,6 +258,7 @@ fn the_reference_names_every_metric_and_field() {
         include_str!("../../control/admin_pages.rs"),
         include_str!("../../control/missing_names.rs"),
         include_str!("../../control/ip_lists.rs"),
+        include_str!("../../control/issuer_keys.rs"),
         include_str!("../../control/certificates.rs")
     );
     for name in quoted {

@@ -552,3 +552,31 @@ fn without_an_id_only_keys_of_the_algorithm_are_tried() {
     assert!(matches!(tried(0), Tried::WrongKey));
     assert!(matches!(tried(1), Tried::Valid(_)));
 }
+
+#[test]
+fn no_changed_token_passes_or_panics() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let signer = Signer::of(Algorithm::Es256);
+    let (token, keys) = (signer.token(CLAIMS), key_set(&[signer.jwk("k")]));
+    for _ in 0..20_000 {
+        let mut text = token.clone().into_bytes();
+        for _ in 0..random.usize(1..8) {
+            let (at, to) = (random.usize(..text.len()), random.usize(..text.len()));
+            match random.u8(..5) {
+                0 => text[at] = random.u8(..),
+                1 => text.truncate(at.max(1)),
+                2 => text.insert(at, *random.choice(b".=-_{}\"").unwrap()),
+                3 => text.swap(at, to),
+                _ => {
+                    let piece = text[at.min(to)..at.max(to)].to_vec();
+                    text.extend(piece);
+                }
+            }
+        }
+        if let Ok(text) = std::str::from_utf8(&text)
+            && text != token
+        {
+            assert!(verify(text, &keys).is_err(), "{text}");
+        }
+    }
+}
