@@ -4,6 +4,12 @@
 mod e2e;
 mod peers;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use e2e::*;
 
 const PAGE: &str = "https://app.example.com";
@@ -129,6 +135,79 @@ fn answers_of_weirs_own_can_be_read_too() {
     assert_eq!(cors_fields(&closed), [""; 0]);
 }
 
+/// A page may read why its request failed, unless a policy before `cors` has refused the request.
+#[test]
+fn errors_before_and_after_cors() {
+    let dir = Weir::dir();
+    std::fs::write(dir.join("secret"), [b'k'; 64]).unwrap();
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "cors = {PAGE:?}\nlimits = {{ body = \"1KiB\" }}\n[[route]]\nmatch = \"/closed\"\nrespond = 200\nip = {{ deny = \"0.0.0.0/0\" }}\n\
+         [[route]]\nmatch = {{ path = \"/get\", method = \"GET\" }}\nrespond = 200\n[[route]]\nmatch = \"/small\"\nto = \"nobody\"\n[upstream]\nnobody = [\"127.0.0.1:9\"]\n\
+         [[route]]\nmatch = \"/token\"\nrespond = 200\njwt = {{ issuer = \"https://a.test\", audience = \"any\", secret_file = \"secret\" }}\n",
+        ),
+    );
+    let readable = [
+        "access-control-allow-origin: https://app.example.com",
+        "vary: Origin",
+    ];
+    for (request, status, fields) in [
+        (from(PAGE, "GET /closed", ""), 403, &[][..]),
+        (preflight(PAGE, "/closed", "PUT"), 403, &[]),
+        (from(PAGE, "GET /none", ""), 404, &readable),
+        (
+            from(PAGE, "POST /get", "Content-Length: 0\r\n"),
+            405,
+            &readable,
+        ),
+        (
+            from(PAGE, "POST /small", "Content-Length: 2000\r\n"),
+            413,
+            &readable,
+        ),
+        (from(PAGE, "GET /token", ""), 401, &readable),
+        (
+            from("https://evil.test", "GET /token", ""),
+            401,
+            &["vary: Origin"],
+        ),
+    ] {
+        let answer = weir.ask(&request);
+        assert_eq!(answer.status(), status, "{request}");
+        assert_eq!(cors_fields(&answer), fields, "{request}");
+    }
+    // With rules at the top level, the page can read that there is nothing.
+    assert_eq!(weir.ask(preflight(PAGE, "/none", "PUT")).status(), 204);
+    let denied = weir.ask(preflight("https://evil.test", "/none", "PUT"));
+    denied.expect_refusal(403, "origin_denied", "http_request_denied");
+    // A preflight has no token, and is answered before one is asked for.
+    assert_eq!(weir.ask(preflight(PAGE, "/token", "GET")).status(), 204);
+}
+
+/// A preflight is matched as the request that it announces, whose fields and cookies it does not have.
+#[test]
+fn a_preflight_takes_the_route_of_the_announced_request() {
+    let weir = Weir::start(
+        "[[route]]\nmatch = { path = \"/a\", method = \"PUT\", header = { x-version = \"2\" }, cookie = { beta = true } }\nrespond = 201\ncors = \"https://put.example\"\n\
+         [[route]]\nmatch = { path = \"/a\", method = \"DELETE\" }\nrespond = 202\ncors = \"https://delete.example\"\n\
+         [[route]]\nmatch = { path = \"/a\", method = \"PATCH\" }\nrespond = 203\n\
+         [[route]]\nmatch = { path = \"/a\", method = \"OPTIONS\" }\nrespond = 418\n",
+    );
+    let ask = |method: &str, origin: &str| weir.ask(preflight(origin, "/a", method)).status();
+    assert_eq!(ask("PUT", "https://put.example"), 204);
+    assert_eq!(ask("PUT", "https://delete.example"), 403);
+    assert_eq!(ask("DELETE", "https://delete.example"), 204);
+    assert_eq!(ask("DELETE", "https://put.example"), 403);
+    // No route with `cors` takes PATCH, so OPTIONS is a method as any other.
+    assert_eq!(ask("PATCH", "https://put.example"), 418);
+    assert_eq!(
+        weir.ask(from("https://put.example", "OPTIONS /a", ""))
+            .status(),
+        418
+    );
+}
+
 /// The same over HTTP/2, whatever the endpoint speaks.
 #[test]
 fn every_pairing_of_protocols() {
@@ -215,4 +294,159 @@ fn explain_says_what_becomes_of_an_origin() {
     let denied = explain("OPTIONS", &["Origin: https://evil.test", ask]);
     assert!(denied.contains("403, reason origin_denied"), "{denied}");
     let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Chromium's own judgement of Weir's answers: a page of one origin fetches from another, and posts what it could read.
+#[test]
+fn a_real_browser_reads_what_it_may() {
+    let pages = Arc::new(Mutex::new(String::new()));
+    let served = pages.clone();
+    let (report, reported) = std::sync::mpsc::channel();
+    let site = Endpoint::answering(move |request| match request.target() {
+        "/page" => {
+            let page = served.lock().unwrap().clone();
+            let length = page.len();
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{page}"
+            )
+        }
+        "/report" => {
+            let _ = report.send(request.text());
+            ok("")
+        }
+        _ => "HTTP/1.1 404 None\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    });
+    let origin = format!("http://{}", site.name);
+    let api = endpoint();
+    let weir = Weir::start(&format!(
+        "[upstream]\napi = [\"{}\"]\n\
+         [[route]]\nmatch = \"/listed\"\nto = \"api\"\ncors = {{ origins = {origin:?}, expose = \"X-Request-Id\", max_age = \"1m\" }}\n\
+         [[route]]\nmatch = \"/methods\"\nto = \"api\"\ncors = {{ origins = {origin:?}, methods = \"PUT\", headers = \"X-A\" }}\n\
+         [[route]]\nmatch = \"/cookies\"\nto = \"api\"\ncors = {{ origins = {origin:?}, credentials = true }}\n\
+         [[route]]\nmatch = \"/star\"\nto = \"api\"\ncors = \"*\"\n\
+         [[route]]\nmatch = \"/others\"\nto = \"api\"\ncors = \"https://app.example.com\"\n\
+         [[route]]\nmatch = \"/none\"\nrespond = 200\n\
+         [[route]]\nmatch = \"/regex\"\nto = \"api\"\ncors = [{{ regex = 'http://127\\.0\\.0\\.1:[0-9]+' }}]\n",
+        api.name,
+    ));
+    // Each line: a name, the path, and the options of fetch().
+    let fetches = [
+        ("simple", "/listed", "{}"),
+        ("exposed", "/listed", "{}"),
+        (
+            "preflight",
+            "/listed",
+            "{method: 'DELETE', headers: {'X-A': 'b', 'Content-Type': 'application/json'}}",
+        ),
+        ("credentials", "/listed", "{credentials: 'include'}"),
+        (
+            "listed method",
+            "/methods",
+            "{method: 'PUT', headers: {'X-A': 'b'}}",
+        ),
+        ("other method", "/methods", "{method: 'DELETE'}"),
+        (
+            "other field",
+            "/methods",
+            "{method: 'PUT', headers: {'X-B': 'b'}}",
+        ),
+        (
+            "cookies",
+            "/cookies",
+            "{credentials: 'include', method: 'PATCH', headers: {Authorization: 'Bearer a'}}",
+        ),
+        ("star", "/star", "{method: 'PUT'}"),
+        ("star with credentials", "/star", "{credentials: 'include'}"),
+        ("another origin", "/others", "{}"),
+        ("preflight of another origin", "/others", "{method: 'PUT'}"),
+        ("no cors", "/none", "{}"),
+        ("regex", "/regex", "{method: 'PUT'}"),
+    ];
+    let mut script = String::new();
+    for (name, path, options) in fetches {
+        let url = format!("http://{}{path}", weir.address);
+        script += &format!("await ask({name:?}, {url:?}, {options});\n");
+    }
+    *pages.lock().unwrap() = format!(
+        "<script>const lines = [];\n\
+         async function ask(name, url, options) {{ try {{ const answer = await fetch(url, options); const text = await answer.text();\n\
+         lines.push(name + ': ' + answer.status + ' ' + text + (name == 'exposed' ? ' ' + !!answer.headers.get('X-Request-Id') + ' ' + answer.headers.get('X-Secret') : '')); }}\n\
+         catch (error) {{ lines.push(name + ': blocked'); }} }}\n\
+         (async () => {{ {script} await fetch('/report', {{method: 'POST', body: lines.join('\\n')}}); }})();</script>"
+    );
+    let dir = Weir::dir();
+    let mut browser = Browser::open(&format!("{origin}/page"), &dir);
+    let report = reported
+        .recv_timeout(DEADLINE)
+        .expect("the browser's report");
+    browser.close();
+    let _ = std::fs::remove_dir_all(dir);
+    assert_eq!(
+        report.lines().collect::<Vec<_>>(),
+        [
+            "simple: 200 ok",
+            "exposed: 200 ok true null",
+            "preflight: 200 ok",
+            "credentials: blocked",
+            "listed method: 200 ok",
+            "other method: blocked",
+            "other field: blocked",
+            "cookies: 200 ok",
+            "star: 200 ok",
+            "star with credentials: blocked",
+            "another origin: blocked",
+            "preflight of another origin: blocked",
+            "no cors: blocked",
+            "regex: 200 ok",
+        ]
+    );
+    // What a preflight has forbidden never reaches the endpoint.
+    let deleted =
+        |request: &Message| request.target() == "/methods" && request.method() == "DELETE";
+    assert!(!api.requests().iter().any(deleted));
+    assert!(
+        !api.requests()
+            .iter()
+            .any(|request| request.method() == "OPTIONS")
+    );
+}
+
+/// A browser without a window.
+struct Browser(Child);
+
+impl Browser {
+    fn open(page: &str, profile: &std::path::Path) -> Self {
+        let child = Command::new("chromium-headless-shell")
+            .args([
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--no-proxy-server",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--remote-debugging-port=0",
+            ])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(page)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("chromium-headless-shell, which scripts/setup installs");
+        Self(child)
+    }
+
+    fn close(&mut self) {
+        // Its other processes hold connections.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        self.close();
+    }
 }

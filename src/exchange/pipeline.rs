@@ -162,10 +162,10 @@ impl<'a, N: Net> Exchange<'a, N> {
         block: &[u8],
         body: BodyKind,
     ) -> Option<Box<Chain>> {
-        let begun = self.steps_begun.route;
+        let (begun, answered) = (self.steps_begun.route, self.record.policy);
         let of_route = self.answer_steps().iter().enumerate();
         let of_route = of_route
-            .filter(|(place, step)| *place < begun || step.step.edits_every_answer())
+            .filter(|(place, step)| *place < begun || step.step.edits_every_answer(answered))
             .map(|(_, step)| step);
         let of_listener = self.listener_steps().iter();
         let of_listener = of_listener.take(self.steps_begun.listener);

@@ -11,6 +11,7 @@ use super::paths::{PathBuffers, PathObjection};
 use super::{ListenerId, ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
 use crate::fault::Reason;
 use crate::limits::VIA_HOPS_MAX;
+use crate::policy::cors;
 use crate::route::{ConsideredRoute, KnownClaims, RequestView, RouteLookup, ViewBuffers};
 use crate::tls::CertificateIdentity;
 
@@ -52,18 +53,9 @@ impl<'a> RequestHead<'a> {
             address: self.address,
             listener: self.listener,
             claims: self.claims,
-            preflight_for: self.preflight_for(),
+            preflight_for: cors::preflight_method(self.head, self.block),
             ..view
         })
-    }
-
-    /// The method that a CORS preflight asks for; `None` if the request is no preflight.
-    #[inline]
-    fn preflight_for(&self) -> Option<&'a [u8]> {
-        match self.head.method {
-            Method::Options => preflight_method(self.head, self.block),
-            _ => None,
-        }
     }
 
     /// Whether the client asks for a protocol that Weir does not pass on: any but WebSocket.
@@ -308,16 +300,6 @@ impl ListenerPlan {
     fn https_port(&self, request: &RequestHead<'_>) -> Option<u16> {
         self.redirect_https.filter(|_| !request.is_https)
     }
-}
-
-/// The method that a CORS preflight asks for; `None` if the request is no preflight.
-//= fetch#cors-preflight-request
-// A preflight is an OPTIONS request with Origin and Access-Control-Request-Method.
-#[cold]
-fn preflight_method<'b>(head: &Head, block: &'b [u8]) -> Option<&'b [u8]> {
-    head.find(FieldId::Origin)?;
-    let asked = head.find_name(b"access-control-request-method", block)?;
-    Some(asked.value.get(block))
 }
 
 /// Writes the location at `https` and `port` into `sent`.

@@ -177,10 +177,15 @@ impl Step {
         }
     }
 
-    /// Whether the step edits every answer of its route, also one that Weir gives before the step has run.
+    /// Whether the step edits every answer of its route, also one that Weir gives before the step has run. `answered` is
+    /// the policy that answers. Pages may not read what policies before `cors` answer.
     #[must_use]
-    pub fn edits_every_answer(&self) -> bool {
-        matches!(self, Self::SecurityHeaders(_) | Self::Headers(_))
+    pub fn edits_every_answer(&self, answered: Option<PolicyKind>) -> bool {
+        match self {
+            Self::SecurityHeaders(_) | Self::Headers(_) => true,
+            Self::Cors(_) => answered.is_none_or(|kind| kind >= PolicyKind::Cors),
+            _ => false,
+        }
     }
 
     /// Whether the step ever edits answers. If no step of a route does, answers cost nothing more.

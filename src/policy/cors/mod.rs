@@ -237,12 +237,18 @@ impl Rules {
 }
 
 /// The method that a CORS preflight asks about; `None` if the request is no preflight.
-//= fetch#cors-preflight-request
-// An OPTIONS request with Origin and Access-Control-Request-Method.
+#[inline]
 pub fn preflight_method<'b>(head: &Head, block: &'b [u8]) -> Option<&'b [u8]> {
-    if head.method != Method::Options || !head.may_have(FieldId::Origin) {
-        return None;
+    match head.method {
+        Method::Options => asked_method(head, block),
+        _ => None,
     }
+}
+
+//= fetch#cors-preflight-request
+// A preflight is an OPTIONS request with Origin and Access-Control-Request-Method.
+#[cold]
+fn asked_method<'b>(head: &Head, block: &'b [u8]) -> Option<&'b [u8]> {
     head.find(FieldId::Origin)?;
     only(REQUEST_METHOD, head, block).filter(|method| is_token(method))
 }
