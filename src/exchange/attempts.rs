@@ -358,7 +358,9 @@ impl<'a, N: Net> Attempts<'a, N> {
         {
             exchange.edit_request(route, &self.plan.name, &endpoint.address);
         }
+        let has_host = self.route.is_some_and(|route| route.host.is_some());
         if exchange.down.head.authority.is_empty()
+            && !has_host
             && let Some(endpoint) = endpoint
         {
             // An HTTP/1.0 request need not name a host. The endpoint gets its own address as the host.
