@@ -18,10 +18,13 @@ use weir::plan::{EndpointSets, Plan};
 use weir_config::{Config, Position, Test};
 
 const LISTENERS: [&str; 2] = ["10.1.0.1:80", "10.1.0.1:8080"];
+const CLIENTS: [&str; 3] = ["192.0.2.1", "10.0.0.7", "10.1.0.7"];
+const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 const UPSTREAMS: [&str; 3] = ["10.2.0.1:8080", "10.2.0.2:8080", "10.2.0.3:8080"];
 
 /// Every outcome that a random request can have.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
+    "answered",
     "forwarded",
     "redirected",
     "refused: bad_framing",
@@ -35,6 +38,7 @@ const KINDS: [&str; 15] = [
     "refused: method_not_allowed",
     "refused: no_route",
     "refused: target_too_long",
+    "refused: token_missing",
     "refused: unsupported_protocol",
     "responded",
 ];
@@ -50,6 +54,8 @@ enum Outcome {
     Responded(u16, String),
     /// An upstream received the request: its name and the target.
     Forwarded(String, String),
+    /// A policy answered: status.
+    Answered(u16),
 }
 
 /// A random request.
@@ -60,6 +66,9 @@ struct DrawnRequest {
     host: &'static str,
     path_and_query: String,
     fields: Vec<(&'static str, String)>,
+    client: &'static str,
+    /// The claims of the client's token. Empty: it has none.
+    claims: Vec<(&'static str, &'static str)>,
 }
 
 #[test]
@@ -74,7 +83,11 @@ fn cores_explain_and_tests_decide_alike() {
         files.set(files.get() + 1);
         let plan = Plan::compile(&config).unwrap();
         let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
-        let rig = Rig::start(world, 1, &file);
+        let rig = Rig::start_with(world, (0, 1), &file, |_, plan| {
+            for board in plan.states.key_boards() {
+                board.post(board.source().read_file(SECRET).unwrap().keys);
+            }
+        });
         for (address, name) in UPSTREAMS.iter().zip(["u0", "u1", "u2"]) {
             world.endpoint(&at(address), move |peer| answer_all(peer, name));
         }
@@ -112,7 +125,10 @@ fn cores_explain_and_tests_decide_alike() {
 
 /// Sends the request to a simulated core and returns the client's outcome.
 fn served(world: &World, ask: &DrawnRequest, file: &str) -> Outcome {
-    let (net, to) = (world.client(), at(LISTENERS[ask.listener]));
+    let (net, to) = (
+        world.client_at(ask.client.parse().unwrap()),
+        at(LISTENERS[ask.listener]),
+    );
     let (wire, method) = (ask.encode(), ask.method);
     let case = format!("{ask:?}\n{file}");
     world.run(async move {
@@ -134,8 +150,10 @@ fn served(world: &World, ask: &DrawnRequest, file: &str) -> Outcome {
             Outcome::Responded(status, route)
         } else if let Some(location) = get("location") {
             Outcome::Redirected(status, location)
+        } else if let Some(upstream) = get("x-upstream") {
+            Outcome::Forwarded(upstream, get("x-target").unwrap())
         } else {
-            Outcome::Forwarded(get("x-upstream").unwrap(), get("x-target").unwrap())
+            Outcome::Answered(status)
         };
         if method != "HEAD" {
             read_body(&mut peer, &head, head.framing(Framing::None)).await;
@@ -186,6 +204,9 @@ fn outcome_of(text: &str, ask: &DrawnRequest) -> Outcome {
         let location = location.split(": the listener").next().unwrap().to_owned();
         return Outcome::Redirected(status(answer), location);
     }
+    if text.contains("\npolicy     cors answers") {
+        return Outcome::Answered(status(answer));
+    }
     Outcome::Responded(status(answer), line("route").unwrap().to_owned())
 }
 
@@ -196,6 +217,7 @@ impl Outcome {
             Self::Redirected(..) => "redirected".to_owned(),
             Self::Responded(..) => "responded".to_owned(),
             Self::Forwarded(..) => "forwarded".to_owned(),
+            Self::Answered(_) => "answered".to_owned(),
         }
     }
 }
@@ -239,12 +261,27 @@ impl DrawnRequest {
                 _ => {}
             }
         }
+        if !self.claims.is_empty() {
+            let _ = write!(wire, "Authorization: Bearer {}\r\n", self.token());
+        }
         wire.push_str("\r\n");
         if is_chunked {
             wire.push_str("0\r\n\r\n");
         }
         wire.extend(std::iter::repeat_n('x', length));
         wire
+    }
+
+    /// A token with the claims.
+    fn token(&self) -> String {
+        let mut claims =
+            serde_json::json!({ "iss": "https://idp.example/", "exp": 99_999_999_999_u64 });
+        for (name, value) in &self.claims {
+            claims[*name] = (*value).into();
+        }
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        jsonwebtoken::encode(&header, &claims, &key).unwrap()
     }
 
     fn question(&self) -> Question {
@@ -254,6 +291,12 @@ impl DrawnRequest {
             url: format!("http://{}{}", self.authority(), self.path_and_query),
             headers: fields
                 .map(|(name, value)| format!("{name}: {value}"))
+                .collect(),
+            client_ip: self.client.parse().ok(),
+            claims: self
+                .claims
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
                 .collect(),
             ..Question::default()
         }
@@ -272,8 +315,13 @@ impl DrawnRequest {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
                 .collect(),
             client_cert: Vec::new(),
-            client_ip: None,
-            claims: None,
+            client_ip: self.client.parse().ok(),
+            claims: (!self.claims.is_empty()).then(|| {
+                let pairs = self.claims.iter();
+                pairs
+                    .map(|(name, value)| (name.to_string(), vec![value.to_string()]))
+                    .collect()
+            }),
             route: None,
             upstream: None,
             status: None,
@@ -281,7 +329,9 @@ impl DrawnRequest {
         };
         let other = usize::from(!is_right);
         match outcome {
-            Outcome::Refused(status, ..) | Outcome::Redirected(status, _) => {
+            Outcome::Refused(status, ..)
+            | Outcome::Redirected(status, _)
+            | Outcome::Answered(status) => {
                 test.status = Some(status + other as u16);
             }
             Outcome::Responded(status, route) => {
@@ -306,6 +356,13 @@ fn drawn_file(rng: &mut Rng) -> String {
         file.push_str("trusted_proxies = [\"0.0.0.0/0\", \"::/0\"]\n");
         let header = ["x-forwarded-for", "forwarded"][rng.below(2)];
         let _ = writeln!(file, "forwarded_header = \"{header}\"");
+    }
+    for (name, on_missing) in [("token", "deny"), ("guest", "pass")] {
+        let _ = writeln!(
+            file,
+            "[policy.{name}]\njwt = {{ secret_file = \"s\", issuer = \"https://idp.example/\", audience = \"any\", \
+             on_missing = \"{on_missing}\" }}"
+        );
     }
     file.push_str("[limits]\n");
     if rng.chance(300) {
@@ -338,10 +395,24 @@ fn drawn_file(rng: &mut Rng) -> String {
 }
 
 fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
-    let paths = ["/*", "/a", "/a/*", "/a/b/*", "/a/{x}/*", "/{x}", "/b/*"];
+    let paths = [
+        "/*",
+        "/a",
+        "/a/*",
+        "/a/b/*",
+        "/a/{x}/*",
+        "/{x}",
+        "/b/*",
+        "~/a/[ab]+",
+        "~/a.*",
+    ];
     let path = paths[rng.below(paths.len())];
     let _ = writeln!(file, "[[route]]\nname = \"r{index}\"");
-    let mut parts = vec![format!("path = \"{path}\"")];
+    let mut parts = vec![match path.strip_prefix('~') {
+        Some(regex) => format!("path = {{ regex = \"{regex}\" }}"),
+        None => format!("path = \"{path}\""),
+    }];
+    let has_star = path.ends_with("/*");
     if rng.chance(300) {
         let host = ["a.example", "*.example", "other"][rng.below(3)];
         parts.push(format!("host = \"{host}\""));
@@ -357,7 +428,32 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
     if rng.chance(200) {
         parts.push("query = { q = \"1\" }".to_owned());
     }
+    if rng.chance(150) {
+        parts.push(format!("listener = \"{}\"", LISTENERS[rng.below(2)]));
+    }
+    if rng.chance(150) {
+        let networks = ["\"10.0.0.0/8\"", "[\"192.0.2.1\", \"10.1.0.0/16\"]"];
+        parts.push(format!("source = {}", networks[rng.below(2)]));
+    }
+    if rng.chance(150) {
+        let cookies = ["c = \"1\"", "c = { prefix = \"2\" }", "c = false"];
+        parts.push(format!("cookie = {{ {} }}", cookies[rng.below(3)]));
+    }
+    let asks_for_claims = rng.chance(200);
+    if asks_for_claims {
+        let claims = [
+            "plan = \"gold\"",
+            "plan = [\"gold\", \"silver\"], scope = \"read\"",
+        ];
+        parts.push(format!("claim = {{ {} }}", claims[rng.below(2)]));
+    }
     let _ = writeln!(file, "match = {{ {} }}", parts.join(", "));
+    if asks_for_claims || rng.chance(100) {
+        let _ = writeln!(file, "use = \"{}\"", ["token", "guest"][rng.below(2)]);
+    }
+    if rng.chance(200) {
+        file.push_str("cors = \"https://page.example\"\n");
+    }
     match rng.below(8) {
         0 => {
             let status = [200, 204, 403][rng.below(3)];
@@ -367,11 +463,7 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
             );
         }
         1 => {
-            let rest = if path.ends_with('*') {
-                "/{rest}"
-            } else {
-                "{path}"
-            };
+            let rest = if has_star { "/{rest}" } else { "{path}" };
             let locations = [
                 "https://{host}{path}{query}",
                 &format!("https://b.example{rest}"),
@@ -382,7 +474,7 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
             let _ = writeln!(file, "to = \"u{}\"", rng.below(UPSTREAMS.len()));
             match rng.below(6) {
                 0 if path.starts_with("/a") => file.push_str("strip = \"/a\"\n"),
-                1 if path.ends_with('*') => file.push_str("replace = \"/new/{rest}\"\n"),
+                1 if has_star => file.push_str("replace = \"/new/{rest}\"\n"),
                 2 if path.starts_with("/a") => {
                     file.push_str("replace = { prefix = \"/a\", with = \"/v0\" }\n");
                 }
@@ -401,7 +493,8 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
 
 fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
     let methods = [
-        "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "BREW", "TRACE", "CONNECT",
+        "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "OPTIONS", "BREW", "TRACE",
+        "CONNECT",
     ];
     let hosts = [
         "a.example",
@@ -474,6 +567,25 @@ fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
         "Forwarded",
         &["for=192.0.2.1;proto=https", "proto=http"],
     );
+    put(
+        &mut fields,
+        rng,
+        "X-Forwarded-For",
+        &["192.0.2.1", "10.1.0.1", "unknown"],
+    );
+    put(&mut fields, rng, "Cookie", &["c=1", "a=b; c=22", "C=1"]);
+    if method == "OPTIONS" && rng.chance(700) {
+        fields.push(("Origin", "https://page.example".to_owned()));
+        let asked = ["GET", "PUT", "BREW"][rng.below(3)];
+        fields.push(("Access-Control-Request-Method", asked.to_owned()));
+    }
+    let claims: &[&[(&str, &str)]] = &[
+        &[],
+        &[],
+        &[("plan", "gold")],
+        &[("plan", "silver"), ("scope", "x read")],
+        &[("plan", "iron")],
+    ];
     put(&mut fields, rng, "X-Beta", &["1", "2"]);
     put(&mut fields, rng, "X_Beta", &["1"]);
     put(
@@ -490,6 +602,12 @@ fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
         method,
         host: hosts[rng.below(hosts.len())],
         path_and_query: path,
+        client: CLIENTS[rng.below(3)],
+        // `explain` does not see the token, which is one field more.
+        claims: match fields.len() {
+            0..6 => claims[rng.below(claims.len())].to_vec(),
+            _ => Vec::new(),
+        },
         fields,
     }
 }

@@ -187,6 +187,13 @@ impl Plan {
                 *taken = pattern;
                 match self.settle_path((id, pattern), &view, sent, paths) {
                     Ok(()) => self.check_size(id, request.hop),
+                    Err(PathObjection::Read {
+                        found: RouteLookup::NeedsClaims { id, pattern },
+                        ..
+                    }) => {
+                        *taken = pattern;
+                        Decision::NeedsClaims(id)
+                    }
                     Err(objection) => Decision::Refuse(Refusal {
                         objection: Some((id, Box::new(objection))),
                         ..Refusal::new(Reason::BadPath)

@@ -30,7 +30,7 @@ pub enum PathObjection {
     EncodedSlash,
     /// The path is long and has many readings, so comparing them would cost too much.
     TooOdd,
-    /// In this reading, another route takes the path, or no route does.
+    /// In this reading, another route takes the path, or no route does, or it depends on claims that are not known yet.
     Read {
         /// The reading.
         by: Reading,
@@ -143,7 +143,9 @@ impl Plan {
         let lax = lax().map(|by| (by, view.received_path));
         for (by, path) in lax.chain(authority) {
             if let Some((found, has_dots)) = find(by, path)
-                && (self.forbids(&found, route) || (has_dots && by != Reading::LITERAL))
+                && (found.needs_claims()
+                    || self.forbids(&found, route)
+                    || (has_dots && by != Reading::LITERAL))
             {
                 let path = read.clone();
                 return Err(PathObjection::Read { by, path, found });

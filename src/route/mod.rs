@@ -109,7 +109,7 @@ impl TableEntry {
 
     /// The methods with which the route would take the request; none if its method is not what fails.
     fn methods_wanted(&self, view: &RequestView<'_>) -> impl Iterator<Item = &str> {
-        let others_hold = |all: &&Predicates| all.check_others(view).is_ok();
+        let others_hold = |all: &&Predicates| all.check_head(view).is_ok();
         let predicates = self.predicates.as_deref().filter(others_hold);
         predicates.into_iter().flat_map(Predicates::methods)
     }
@@ -142,6 +142,12 @@ pub enum RouteLookup {
 }
 
 impl RouteLookup {
+    /// Whether the result depends on claims that are not known yet.
+    #[must_use]
+    pub fn needs_claims(&self) -> bool {
+        matches!(self, Self::NeedsClaims { .. })
+    }
+
     /// The route, if there is one.
     #[must_use]
     pub fn route(&self) -> Option<RouteId> {

@@ -131,7 +131,16 @@ impl Predicates {
     }
 
     /// Checks all predicates but the method.
-    pub(super) fn check_others(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+    fn check_others(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
+        self.check_head(view)?;
+        match &self.claims {
+            Some(claims) => claims.check(view),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks all predicates but those on the method and on claims. For a wrong method, Weir verifies no token.
+    pub(super) fn check_head(&self, view: &RequestView<'_>) -> Result<(), FailedPredicate<'_>> {
         self.check_place(view)?;
         if let Some(spec) = &self.client
             && !holds(spec, texts(view.client))
@@ -144,11 +153,8 @@ impl Predicates {
         }
         self.check_query(view)?;
         let cookie = |spec: &&FieldMatch| !holds(&spec.value, cookies(&spec.name, view));
-        if let Some(spec) = self.cookies.iter().find(cookie) {
-            return Err(FailedPredicate::Cookie(spec));
-        }
-        match &self.claims {
-            Some(claims) => claims.check(view),
+        match self.cookies.iter().find(cookie) {
+            Some(spec) => Err(FailedPredicate::Cookie(spec)),
             None => Ok(()),
         }
     }
