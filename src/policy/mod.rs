@@ -115,6 +115,7 @@ impl Step {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Ip(one), Self::Ip(other)) => Arc::ptr_eq(one, other),
+            (Self::Limit(one), Self::Limit(other)) => one.is_same(other),
             _ => false,
         }
     }

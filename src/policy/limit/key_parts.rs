@@ -10,10 +10,10 @@ use super::table::Key;
 use crate::policy::{Facts, StepRequest};
 
 /// The parts of a key, in the order of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct KeyParts(Box<[KeyPart]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum KeyPart {
     Client,
     Header(FieldId, Box<str>),
@@ -38,6 +38,12 @@ pub(super) struct KeyPlace<'a> {
 }
 
 impl KeyParts {
+    /// Whether the key depends on the route that takes the request.
+    pub(super) fn depends_on_route(&self) -> bool {
+        let depends = |part: &KeyPart| matches!(part, KeyPart::Param(..) | KeyPart::Route(_));
+        self.0.iter().any(depends)
+    }
+
     pub(super) fn compile(per: &[LimitKey], place: KeyPlace<'_>) -> Self {
         Self(per.iter().map(|key| KeyPart::compile(key, place)).collect())
     }

@@ -18,14 +18,14 @@ use crate::policy::{AnswerView, Facts, Flow, PolicyKind, StepReply, StepRequest,
 
 /// The limits of one route or listener that are known at the same time. All have to let a request pass, and a request
 /// that one of them refuses counts for none.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct LimitStep {
     limits: Box<[RouteLimit]>,
     kind: PolicyKind,
 }
 
 /// One limit.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct RouteLimit {
     /// Its place in the plan.
     index: usize,
@@ -57,6 +57,13 @@ struct Refusal<'s> {
 }
 
 impl LimitStep {
+    /// Whether the step does the same for another route that has `other`, so that one of both may run before the route
+    /// is known.
+    pub(in crate::policy) fn is_same(&self, other: &Self) -> bool {
+        let depends = |limit: &RouteLimit| limit.parts.depends_on_route();
+        self == other && !self.limits.iter().any(depends)
+    }
+
     /// Compiles the limits of a route or listener: those that need the claims of a token, or the others. `None` if there
     /// are none of them.
     pub(super) fn compile(
