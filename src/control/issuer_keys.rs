@@ -135,12 +135,15 @@ impl SourceStatus {
         }
     }
 
-    /// Whether to fetch now: the keys are old, or a token has asked for one that is not among them.
-    fn is_due(&self, now: Instant, is_wanted: bool) -> bool {
-        let may_again = self
-            .began
-            .is_none_or(|began| now >= began + limits::KEYS_WANTED_INTERVAL);
-        !self.is_fetching && (now >= self.due || is_wanted && may_again)
+    /// Whether a token that asks for an unknown key may make control fetch again.
+    fn may_grant(&self, now: Instant) -> bool {
+        let is_late = |began| now >= began + limits::KEYS_WANTED_INTERVAL;
+        !self.is_fetching && self.began.is_none_or(is_late)
+    }
+
+    /// Whether it is time to fetch anyway.
+    fn is_due(&self, now: Instant) -> bool {
+        !self.is_fetching && (self.began.is_none() || now >= self.due)
     }
 
     /// Takes new keys over.
@@ -237,12 +240,9 @@ impl IssuerKeys {
         let now = Instant::now();
         let is_due = |board: &Arc<KeyBoard>| {
             let status = self.status(board.source());
-            // Not yet: the wish stays on the board until it can be granted.
-            let may_again = status
-                .began
-                .is_none_or(|began| now >= began + limits::KEYS_WANTED_INTERVAL);
-            let is_wanted = may_again && !status.is_fetching && board.take_wanted();
-            if board.source().url().is_none() || !status.is_due(now, is_wanted) {
+            // A wish that cannot be granted yet stays on the board.
+            let is_wanted = status.may_grant(now) && board.take_wanted();
+            if board.source().url().is_none() || !(is_wanted || status.is_due(now)) {
                 return false;
             }
             (status.is_fetching, status.began) = (true, Some(now));

@@ -84,7 +84,7 @@ fn no_request_forges_a_member_of_a_json_line() {
     for (line, text) in evil_lines(LogFormat::Json) {
         let line: JsonValue = check(&line).parse().unwrap();
         let members: &HashMap<String, JsonValue> = line.get().unwrap();
-        assert_eq!(members.len(), 34);
+        assert_eq!(members.len(), 35);
         assert_eq!(line["status"].get::<f64>(), Some(&200.0));
         assert_eq!(line["id"].get::<String>().unwrap(), "given");
         let shown = line["user_agent"].get::<String>().unwrap();
