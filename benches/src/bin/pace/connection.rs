@@ -23,7 +23,10 @@ pub(crate) enum Progress {
 /// The bytes of every request, and a buffer that all connections share.
 #[derive(Debug)]
 pub(crate) struct SharedBuffers {
-    pub(crate) head: Vec<u8>,
+    /// The heads, which requests take in turn. There is at least one.
+    pub(crate) heads: Vec<Vec<u8>>,
+    /// The head that the next request takes.
+    pub(crate) next: usize,
     pub(crate) upload_bytes: u64,
     /// The block that uploads are sent from and responses are discarded into.
     pub(crate) block: Vec<u8>,
@@ -39,7 +42,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Sending {
-    Head { sent: usize },
+    Head { which: usize, sent: usize },
     Body { left: u64 },
 }
 
@@ -66,8 +69,10 @@ impl Connection {
     }
 
     /// Starts a request. If the connection is not open yet, `drive` sends it later.
-    pub(crate) fn start(&mut self, shared: &SharedBuffers, opened: bool) -> Result<(), Errno> {
-        self.sending = Some(Sending::Head { sent: 0 });
+    pub(crate) fn start(&mut self, shared: &mut SharedBuffers, opened: bool) -> Result<(), Errno> {
+        let which = shared.next;
+        shared.next = (which + 1) % shared.heads.len();
+        self.sending = Some(Sending::Head { which, sent: 0 });
         self.response = ResponseState::Head;
         if opened { self.send(shared) } else { Ok(()) }
     }
@@ -99,8 +104,8 @@ impl Connection {
     fn send(&mut self, shared: &SharedBuffers) -> Result<(), Errno> {
         while let Some(sending) = &mut self.sending {
             let (bytes, left) = match sending {
-                Sending::Head { sent } => (
-                    shared.head.get(*sent..).unwrap_or_default(),
+                Sending::Head { which, sent } => (
+                    shared.heads[*which].get(*sent..).unwrap_or_default(),
                     shared.upload_bytes,
                 ),
                 Sending::Body { left } => (
@@ -112,7 +117,7 @@ impl Connection {
                 return Ok(());
             };
             match sending {
-                Sending::Head { sent } if moved < bytes.len() => *sent += moved,
+                Sending::Head { sent, .. } if moved < bytes.len() => *sent += moved,
                 Sending::Head { .. } if left == 0 => self.sending = None,
                 Sending::Head { .. } => *sending = Sending::Body { left },
                 Sending::Body { .. } if left == moved as u64 => self.sending = None,

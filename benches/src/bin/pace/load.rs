@@ -70,7 +70,8 @@ impl Load {
         Ok(Self {
             poll: Poll::new()?,
             shared: SharedBuffers {
-                head: options.request.clone(),
+                heads: options.requests.clone(),
+                next: 0,
                 upload_bytes: options.upload_bytes,
                 block: vec![b'u'; BLOCK_BYTES],
             },
@@ -188,7 +189,7 @@ impl Load {
                 none.insert(Connection::new(Stream::new(fd, self.options.tls.as_ref())?))
             }
         };
-        match connection.start(&self.shared, opened) {
+        match connection.start(&mut self.shared, opened) {
             Ok(()) => Ok(()),
             Err(error) => self.fail(index, Some(error)),
         }

@@ -42,6 +42,7 @@ usage: pace [options] http[s]://HOST:PORT/PATH
   --resume           over TLS: resume sessions; without it, every handshake is a full one
   --tls12            use TLS 1.2 instead of 1.3
   --header 'N: V'    add a request header; may be repeated
+  --in-turn FILE     give each request the next line of FILE as a header
 
 It prints {\"event\":\"idle\"}, {\"event\":\"start\"} and {\"event\":\"end\"} as they happen, then
 one line with requests, errors, rate and latencies in microseconds.
@@ -52,7 +53,8 @@ Exit code: 0, or 1 if no request got a response, or 2 if it could not start.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) address: Address,
-    pub(crate) request: Vec<u8>,
+    /// The heads, which requests take in turn.
+    pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) upload_bytes: u64,
     pub(crate) connections: usize,
     /// Requests per second; `None` for a closed loop.
@@ -126,6 +128,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         .unwrap_or(Duration::ZERO);
     let (resume, is_12) = (args.contains("--resume"), args.contains("--tls12"));
     let headers: Vec<String> = args.values_from_str("--header")?;
+    let in_turn: Option<String> = args.opt_value_from_str("--in-turn")?;
     let url: String = args.free_from_str()?;
     if let Some(extra) = args.finish().first() {
         return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
@@ -143,9 +146,21 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     } else {
         Address::parse(&format!("{host}:{}", if is_tls { 443 } else { 80 }))?
     };
+    let in_turn = in_turn.map(std::fs::read_to_string).transpose()?;
+    let lines: Vec<Option<&str>> = match &in_turn {
+        Some(text) => text.lines().map(Some).collect(),
+        None => vec![None],
+    };
+    if lines.is_empty() {
+        return Err("the file of --in-turn has no lines".into());
+    }
+    let request = |line: &Option<&str>| {
+        let headers = headers.iter().map(String::as_str).chain(*line);
+        request_head(host, path, upload_bytes, new_connections, headers).into_bytes()
+    };
     Ok(Some(Options {
         address,
-        request: request_head(host, path, upload_bytes, new_connections, &headers).into_bytes(),
+        requests: lines.iter().map(request).collect(),
         upload_bytes,
         connections,
         rate,
@@ -177,12 +192,12 @@ fn split_url(url: &str) -> Result<(bool, &str, &str), String> {
     Ok((is_tls, host, path))
 }
 
-fn request_head(
+fn request_head<'h>(
     host: &str,
     path: &str,
     upload_bytes: u64,
     close: bool,
-    headers: &[String],
+    headers: impl Iterator<Item = &'h str>,
 ) -> String {
     let method = if upload_bytes > 0 { "POST" } else { "GET" };
     let mut head =
