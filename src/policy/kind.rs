@@ -21,10 +21,10 @@ macro_rules! kinds {
 kinds! {
     /// Allows and denies client addresses.
     Ip "ip";
-    /// Limits requests that run at once.
-    Concurrency "concurrency";
     /// Says which web pages of other origins may read answers.
     Cors "cors";
+    /// Limits requests that run at once.
+    Concurrency "concurrency";
     /// Limits the rate of requests.
     Limit "limit";
     /// Verifies tokens.
