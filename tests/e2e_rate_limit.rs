@@ -165,6 +165,45 @@ fn a_listener_limits_what_no_route_takes_too() {
     assert_eq!(statuses(&weir, &asked), [200, 404, 200, 429, 429]);
 }
 
+#[test]
+fn a_limit_of_the_top_level_counts_requests_without_a_route() {
+    let weir = Weir::start(&format!(
+        "{TWO_CORES}limit = \"3/h\"\n[[route]]\nmatch = \"/x\"\nrespond = \"x\"\n\
+         [[route]]\nmatch = \"/free\"\nrespond = \"x\"\nlimit = \"off\"\n"
+    ));
+    let asked = ["/none", "/x", "/free", "/none", "/x", "/none", "/free"].map(get);
+    assert_eq!(statuses(&weir, &asked), [404, 200, 200, 404, 429, 429, 200]);
+}
+
+#[test]
+fn contradictions_are_errors_of_the_file() {
+    let dir = Weir::dir();
+    let file = dir.join("weir.toml");
+    let check = |keys: &str| {
+        std::fs::write(&file, format!("[listen.\"127.0.0.1:8080\"]\n{HELLO}{keys}")).unwrap();
+        let (code, text) = run_weir(&["check", file.to_str().unwrap()]);
+        assert_eq!(code, Some(3), "{text}");
+        text
+    };
+    let text = check("limit = \"5/m per claim:sub\"");
+    assert!(
+        text.contains(
+            "the limit `5/m per claim:sub` counts by a claim, and the route has no `jwt`"
+        ),
+        "{text}"
+    );
+    let other =
+        "[[route]]\nmatch = \"/b\"\nrespond = \"b\"\nlimit = { rate = \"2/m\", name = \"x\" }\n";
+    let text = check(&format!(
+        "limit = {{ rate = \"1/m\", name = \"x\" }}\n{other}"
+    ));
+    assert!(
+        text.contains("another limit called `x` says something else"),
+        "{text}"
+    );
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// Several seconds of more requests than the limit allows, from both cores.
 #[test]
 fn two_cores_admit_the_rate_within_the_stated_error() {

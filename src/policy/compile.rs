@@ -54,6 +54,7 @@ pub fn compile_route(
 /// that edit answers.
 pub fn compile_without_route(config: &Config, states: &mut StatePlans) -> Box<[PlannedStep]> {
     let mut steps = add_ip(&config.policies.ip, states);
+    limit::compile_without_route(config, states, &mut steps);
     // Where the expressions are too large, the routes report it.
     let cors = config.policies.cors.as_ref();
     steps.extend(cors.and_then(|cors| cors::compile(cors, states).ok()));

@@ -13,6 +13,7 @@ use weir::io::sim::{Faults, Peer, Sim, World, at};
 use weir::io::{Net, Rx, Tx};
 use weir::obs::CoreObs;
 use weir::plan::{ListenerId, Plan};
+use weir::policy::Registry;
 use weir::serving::{self, CoreStart, Mailbox, SharedState};
 
 use crate::Case;
@@ -41,6 +42,33 @@ pub(crate) const CASES: &[Case] = &[
         base: None,
     },
     Case {
+        name: "exchange-limit",
+        run: |times| exchange(SMALL, |world| proxy_with(world, with_keys(LIMIT)), times),
+        base: Some("exchange-small"),
+    },
+    Case {
+        name: "exchange-limit-batch",
+        run: |times| {
+            exchange(
+                SMALL,
+                |world| proxy_with(world, with_keys(LIMIT_BATCH)),
+                times,
+            )
+        },
+        base: Some("exchange-small"),
+    },
+    Case {
+        name: "exchange-concurrency",
+        run: |times| {
+            exchange(
+                SMALL,
+                |world| proxy_with(world, with_keys(CONCURRENCY)),
+                times,
+            )
+        },
+        base: Some("exchange-small"),
+    },
+    Case {
         name: "exchange-not-found",
         run: |times| exchange(UNROUTED, proxy, times),
         base: None,
@@ -55,6 +83,11 @@ const UNROUTED: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: example.org\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
 pub(crate) const ROUTES: &str = "[[route]]\nmatch = \"shop.example.com/*\"\nto = \"app\"\n";
+/// Admits all, one token at a time.
+const LIMIT: &str = "limit = \"10000000/s per ip, burst 7\"\n";
+/// Admits all, in batches.
+const LIMIT_BATCH: &str = "limit = \"10000000/s per ip\"\n";
+const CONCURRENCY: &str = "concurrency = \"100 per ip\"\n";
 const LISTENER: &str = "10.1.0.1:80";
 const ENDPOINT: &str = "10.2.0.1:8080";
 
@@ -112,6 +145,13 @@ async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 /// Starts a core of Weir.
 fn proxy(world: &World) {
     proxy_with(world, compile(ROUTES));
+}
+
+/// The plan with these keys in its route.
+fn with_keys(keys: &str) -> Plan {
+    let mut plan = compile(&format!("{ROUTES}{keys}"));
+    plan.states.equip(&mut Registry::default());
+    plan
 }
 
 /// Starts a core of Weir with this plan, whose upstreams are the usual ones.

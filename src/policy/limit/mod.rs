@@ -23,7 +23,7 @@ mod token_cache;
 
 use std::sync::Arc;
 
-use weir_config::{ListenerPolicies, Origin, Route};
+use weir_config::{Config, LimitKey, ListenerPolicies, Origin, Route};
 
 pub use concurrency_step::ConcurrencyStep;
 pub use limit_step::{LimitStanding, LimitStep};
@@ -51,6 +51,17 @@ pub(super) fn compile_route(
     steps: &mut Vec<PlannedStep>,
 ) -> Result<(), String> {
     let policies = &route.policies;
+    let needs_token = policies.limits.iter().find(|limit| {
+        let is_claim = |key: &LimitKey| matches!(key, LimitKey::Claim(_));
+        matches!(limit.origin, Origin::Route(_)) && limit.per.iter().any(is_claim)
+    });
+    if let Some(limit) = needs_token
+        && policies.jwt.is_none()
+    {
+        return Err(format!(
+            "the limit `{limit}` counts by a claim, and the route has no `jwt`"
+        ));
+    }
     let place = KeyPlace {
         matches: Some(&route.matches),
         route: &route.name,
@@ -63,6 +74,26 @@ pub(super) fn compile_route(
         states,
         steps,
     )
+}
+
+/// Compiles the limits of the top level for requests without a route. Without a route there is no token either, so limits
+/// by a claim do not count them.
+pub(super) fn compile_without_route(
+    config: &Config,
+    states: &mut StatePlans,
+    steps: &mut Vec<PlannedStep>,
+) {
+    let policies = &config.policies;
+    let place = KeyPlace {
+        matches: None,
+        route: "",
+    };
+    let (limits, at_once) = (&policies.limits, &policies.concurrency);
+    let mut own = Vec::new();
+    // Each is a limit of a route too, where a contradiction is an error.
+    let _ = compile(limits, at_once, place, config.limits.keys, states, &mut own);
+    own.retain(|step| step.step.kind() != PolicyKind::ClaimLimit);
+    steps.append(&mut own);
 }
 
 /// Compiles the limits of a listener.
