@@ -185,6 +185,23 @@ fn errors_before_and_after_cors() {
     assert_eq!(weir.ask(preflight(PAGE, "/token", "GET")).status(), 204);
 }
 
+#[test]
+fn a_page_may_read_that_it_asks_too_often() {
+    let weir = Weir::start(&format!(
+        "cors = {PAGE:?}\n[[route]]\nmatch = \"/a\"\nrespond = 200\nlimit = \"1/h per ip\"\n"
+    ));
+    let ask = || weir.ask(from(PAGE, "GET /a", ""));
+    let statuses = [ask().status(), ask().status()];
+    assert_eq!(statuses, [200, 429]);
+    let readable = [
+        "access-control-allow-origin: https://app.example.com",
+        "vary: Origin",
+    ];
+    assert_eq!(cors_fields(&ask()), readable);
+    // Preflights are not counted.
+    assert_eq!(weir.ask(preflight(PAGE, "/a", "PUT")).status(), 204);
+}
+
 /// A preflight is matched as the request that it announces, whose fields and cookies it does not have.
 #[test]
 fn a_preflight_takes_the_route_of_the_announced_request() {
