@@ -197,6 +197,11 @@ security_headers = "off"
         assert_eq!(answer.field("Strict-Transport-Security"), None, "{path}");
         assert_eq!(answer.field("Cache-Control"), None, "{path}");
     }
+    // Of a request that Weir cannot read, it has no host.
+    let answer = weir.ask("GET /broken HTTP/1.1\r\nHost: weir.test\r\nBad Name: x\r\n\r\n");
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.field("X-Frame-Options"), Some("SAMEORIGIN"));
+    assert_eq!(answer.field("X-Edge"), Some("GET /broken"));
     let answer = weir.ask(get("/down/7"));
     assert_eq!(answer.field("X-User"), Some("7"));
     assert_eq!(answer.field("X-Endpoint"), Some(&*down.to_string()));

@@ -132,9 +132,11 @@ impl FieldChanges {
 fn describe(direction: &str, rules: &FieldRules) -> String {
     let mut text = String::new();
     let mut say = |word: &str, what: std::fmt::Arguments<'_>| {
-        let comma = if text.is_empty() { direction } else { "," };
         // Writing to a String does not fail.
-        let _ = write!(text, "{comma} {word} {what}");
+        let _ = match text.is_empty() {
+            true => write!(text, "{direction}: {word} {what}"),
+            false => write!(text, ", {word} {what}"),
+        };
     };
     for name in &rules.remove {
         say("remove", format_args!("{name}"));

@@ -51,8 +51,11 @@ impl SecurityHeaders {
         let fields = self
             .fields(facts)
             .map(|(name, value)| format!("{name}: {value}"));
-        let text = fields.collect::<Vec<_>>().join(", ");
-        Verdict::Does(format!("response add {text}, where the endpoint has none"))
+        let text = fields.collect::<Vec<_>>().join(", add ");
+        Verdict::Does(match text.is_empty() {
+            true => "nothing without TLS".to_owned(),
+            false => format!("response: add {text}; an endpoint's own field stays"),
+        })
     }
 
     //= rfc6797#7.2

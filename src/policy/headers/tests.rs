@@ -122,7 +122,7 @@ fn requests_lose_and_gain_fields() {
     };
     assert_eq!(
         text,
-        "request remove cookie, remove X-Absent, set X-User: {param:id}, set X-Forwarded-Proto: https, \
+        "request: remove cookie, remove X-Absent, set X-User: {param:id}, set X-Forwarded-Proto: https, \
          add Accept: a/b, add Accept: c/d"
     );
 }

@@ -104,4 +104,14 @@ fn explains_what_it_adds() {
     };
     assert!(text(true).contains("Strict-Transport-Security: max-age=31536000"));
     assert!(!text(false).contains("Strict"));
+    let hsts = weir_config::SecurityHeaders {
+        nosniff: false,
+        frame: None,
+        referrer: None,
+        ..all()
+    };
+    assert_eq!(
+        SecurityHeaders::compile(&hsts).explain(&facts(false)),
+        Verdict::Does("nothing without TLS".to_owned())
+    );
 }
