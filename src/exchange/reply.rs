@@ -128,7 +128,6 @@ impl<N: Net> Exchange<'_, N> {
             let edits = &mut self.buffers.to_client;
             edits.append("Content-Length", length.as_bytes());
         }
-        self.record.status = status;
         let framed = self.filter_answer(&mut filters, &mut head, kind);
         let mut has_body = !body.is_empty();
         if let Framed::Now(kind) = framed {
@@ -136,6 +135,8 @@ impl<N: Net> Exchange<'_, N> {
             let framing = self.down.respond(&head, &[], edits, kind)?;
             has_body &= framing.body != BodyKind::None;
         }
+        // A client that has gone gets no status.
+        self.record.status = status;
         if let Some(mut chain) = filters {
             chain.push(self.core.net.pool().copy(body));
             chain.end(&Trailers::default());
