@@ -313,6 +313,40 @@ fn explain_says_what_becomes_of_an_origin() {
     let _ = std::fs::remove_dir_all(dir);
 }
 
+/// A name, the path, and the options of fetch() each.
+const FETCHES: &[(&str, &str, &str)] = &[
+    ("simple", "/listed", "{}"),
+    ("exposed", "/listed", "{}"),
+    (
+        "preflight",
+        "/listed",
+        "{method: 'DELETE', headers: {'X-A': 'b', 'Content-Type': 'application/json'}}",
+    ),
+    ("credentials", "/listed", "{credentials: 'include'}"),
+    (
+        "listed method",
+        "/methods",
+        "{method: 'PUT', headers: {'X-A': 'b'}}",
+    ),
+    ("other method", "/methods", "{method: 'DELETE'}"),
+    (
+        "other field",
+        "/methods",
+        "{method: 'PUT', headers: {'X-B': 'b'}}",
+    ),
+    (
+        "cookies",
+        "/cookies",
+        "{credentials: 'include', method: 'PATCH', headers: {Authorization: 'Bearer a'}}",
+    ),
+    ("star", "/star", "{method: 'PUT'}"),
+    ("star with credentials", "/star", "{credentials: 'include'}"),
+    ("another origin", "/others", "{}"),
+    ("preflight of another origin", "/others", "{method: 'PUT'}"),
+    ("no cors", "/none", "{}"),
+    ("regex", "/regex", "{method: 'PUT'}"),
+];
+
 /// Chromium's own judgement of Weir's answers: a page of one origin fetches from another, and posts what it could read.
 #[test]
 fn a_real_browser_reads_what_it_may() {
@@ -346,41 +380,8 @@ fn a_real_browser_reads_what_it_may() {
          [[route]]\nmatch = \"/regex\"\nto = \"api\"\ncors = [{{ regex = 'http://127\\.0\\.0\\.1:[0-9]+' }}]\n",
         api.name,
     ));
-    // Each line: a name, the path, and the options of fetch().
-    let fetches = [
-        ("simple", "/listed", "{}"),
-        ("exposed", "/listed", "{}"),
-        (
-            "preflight",
-            "/listed",
-            "{method: 'DELETE', headers: {'X-A': 'b', 'Content-Type': 'application/json'}}",
-        ),
-        ("credentials", "/listed", "{credentials: 'include'}"),
-        (
-            "listed method",
-            "/methods",
-            "{method: 'PUT', headers: {'X-A': 'b'}}",
-        ),
-        ("other method", "/methods", "{method: 'DELETE'}"),
-        (
-            "other field",
-            "/methods",
-            "{method: 'PUT', headers: {'X-B': 'b'}}",
-        ),
-        (
-            "cookies",
-            "/cookies",
-            "{credentials: 'include', method: 'PATCH', headers: {Authorization: 'Bearer a'}}",
-        ),
-        ("star", "/star", "{method: 'PUT'}"),
-        ("star with credentials", "/star", "{credentials: 'include'}"),
-        ("another origin", "/others", "{}"),
-        ("preflight of another origin", "/others", "{method: 'PUT'}"),
-        ("no cors", "/none", "{}"),
-        ("regex", "/regex", "{method: 'PUT'}"),
-    ];
     let mut script = String::new();
-    for (name, path, options) in fetches {
+    for (name, path, options) in FETCHES {
         let url = format!("http://{}{path}", weir.address);
         script += &format!("await ask({name:?}, {url:?}, {options});\n");
     }

@@ -20,13 +20,15 @@ pub struct OriginSet {
     has_null: bool,
     /// Origins in canonical form, sorted.
     exact: Box<[Box<[u8]>]>,
-    /// What stands before and after the star.
-    wildcards: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    wildcards: Box<[Wildcard]>,
     /// One automaton for all regular expressions.
     regex: Option<Regex>,
     /// What the file says.
     patterns: Box<[OriginPattern]>,
 }
+
+/// What stands before and after the star.
+type Wildcard = (Box<[u8]>, Box<[u8]>);
 
 impl OriginSet {
     /// Compiles the patterns of a file.
@@ -102,7 +104,7 @@ impl OriginSet {
             .exact
             .binary_search_by(|each| (**each).cmp(origin))
             .is_ok();
-        let is_below = |(before, after): &(Box<[u8]>, Box<[u8]>)| {
+        let is_below = |(before, after): &Wildcard| {
             let rest = origin.strip_prefix(&**before);
             rest.is_some_and(|rest| rest.len() > after.len() && rest.ends_with(after))
         };
