@@ -1,8 +1,9 @@
 //! A route in the form that cores run.
 
+use std::ptr;
 use std::sync::Arc;
 
-use weir_config::{Code, Config, EncodedSlash, PathMatch, Target, Underscores};
+use weir_config::{Code, Config, EncodedSlash, PathMatch, Policies, Target, Underscores, Variable};
 
 use super::{JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
 use crate::policy::errors::ErrorPages;
@@ -41,7 +42,13 @@ pub struct RoutePlan {
     pub jwt: Option<JwtId>,
     /// Its policies, in the order in which they run.
     pub steps: Box<[PlannedStep]>,
+    /// What its steps do, but for error pages; `None` if it has none.
+    pub policies: Option<PoliciesId>,
 }
+
+/// The policies of a route as a number: the first route in the file whose policies do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoliciesId(u32);
 
 /// The rules of a route about who may pass, as a number: the first route in the file that has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +138,12 @@ impl RoutePlan {
             body_bytes_max: limits.body_bytes,
             errors: compile_errors(&policies.errors)?,
             steps: policy::compile_route(config, route, states).map_err(problem)?,
+            policies: policies_id(config, route),
         })
     }
 
     /// Whether a request is as safe with the other route as with this one: both send it to the same upstream under the
-    /// same limits. The pattern has no `..`, so the compiler points here when a route gets a new field.
+    /// same limits and policies. The pattern has no `..`, so the compiler points here when a route gets a new field.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let Self {
             target,
@@ -143,7 +151,7 @@ impl RoutePlan {
             keeps_odd_names,
             body_bytes_max,
             host,
-            steps,
+            policies,
             // These only name the route, decide when it takes a request, limit how long the request may take, or change
             // how an error looks.
             errors: _,
@@ -153,6 +161,7 @@ impl RoutePlan {
             forbids: _,
             guard: _,
             jwt: _,
+            steps: _,
             timeouts,
             retry: _,
         } = self;
@@ -166,8 +175,7 @@ impl RoutePlan {
             && *keeps_odd_names == other.keeps_odd_names
             && *body_bytes_max == other.body_bytes_max
             && *host == other.host
-            && steps.is_empty()
-            && other.steps.is_empty()
+            && *policies == other.policies
             && timeouts.body_rate_bytes_min == other.timeouts.body_rate_bytes_min
     }
 }
@@ -218,6 +226,56 @@ fn guard_of(config: &Config, route: &weir_config::Route) -> Option<Guard> {
     let own = rules(route);
     let first = config.routes.iter().position(|other| rules(other) == own)?;
     u32::try_from(first).ok().map(Guard)
+}
+
+/// The id of a route's policies. Error pages do not count, because they only change how an error looks.
+fn policies_id(config: &Config, route: &weir_config::Route) -> Option<PoliciesId> {
+    if is_same(&route.policies, &Policies::default()) {
+        return None;
+    }
+    // What endpoints read of the path differs between routes.
+    let is_alone = has_parameters(&route.policies);
+    let first = config.routes.iter().position(|other| match is_alone {
+        true => ptr::eq(other, route),
+        false => is_same(&other.policies, &route.policies),
+    });
+    u32::try_from(first?).ok().map(PoliciesId)
+}
+
+/// Whether policies do the same with a request. The pattern has no `..`, so the compiler points here when there is a new
+/// policy.
+fn is_same(one: &Policies, other: &Policies) -> bool {
+    let Policies {
+        headers,
+        ip,
+        cors,
+        limits,
+        concurrency,
+        forward_auth,
+        compress,
+        jwt,
+        errors: _,
+        security_headers,
+    } = one;
+    *headers == other.headers
+        && *ip == other.ip
+        && *cors == other.cors
+        && *limits == other.limits
+        && *concurrency == other.concurrency
+        && *forward_auth == other.forward_auth
+        && *compress == other.compress
+        && *jwt == other.jwt
+        && *security_headers == other.security_headers
+}
+
+/// Whether requests get fields with parameters of the path.
+fn has_parameters(policies: &Policies) -> bool {
+    let rules = policies.headers.as_ref().map(|headers| &headers.request);
+    let rules = rules
+        .into_iter()
+        .flat_map(|rules| rules.set.iter().chain(&rules.add));
+    let mut variables = rules.flat_map(|rule| rule.value.variables());
+    variables.any(|variable| matches!(variable, Variable::Param(_)))
 }
 
 /// Whether a route denies access to a part of the paths. A route for all paths only answers what no other route takes.

@@ -257,6 +257,40 @@ fn an_encoded_slash_passes_if_all_readings_lead_to_the_route() {
 }
 
 #[test]
+fn routes_with_the_same_policies_count_as_one() {
+    let two = |top: &str, first: &str, second: &str| {
+        plan(&format!(
+            "{top}\n[policy.set]\nip = {{ deny = \"10.0.1.0/24\" }}\n[listen.\"127.0.0.1:80\"]\n\
+             [upstream]\napp = \"10.1.1.1:80\"\n\
+             [[route]]\nmatch = \"/a/*\"\nto = \"app\"\n{first}\n\
+             [[route]]\nmatch = \"/a/b/*\"\nto = \"app\"\n{second}"
+        ))
+    };
+    let target = "/a/b%2fc";
+    let top = "ip = { deny = \"10.0.0.0/24\" }\ncompress = true";
+    let of_set = "use = \"set\"";
+    for (plan, passes) in [
+        (two("", "", ""), true),
+        (two(top, "", ""), true),
+        (two(top, of_set, of_set), true),
+        (two(top, of_set, ""), false),
+        (two(top, "", "ip = \"off\""), false),
+        (two(top, "", "ip = { deny = \"10.0.1.0/24\" }"), false),
+        (two("", "compress = true", "compress = true"), true),
+        (two("", "", "errors = { 404 = { body = \"-\" } }"), true),
+    ] {
+        let expected = if passes { Ok(target) } else { BAD };
+        check(&plan, &[(target, expected)]);
+    }
+    let parameters = routes(
+        "[policy.set]\nheaders = { request = { set = { X-Id = \"{param:id}\" } } }\n\
+         [[route]]\nmatch = \"/{id}\"\nto = \"app\"\nuse = \"set\"\n\
+         [[route]]\nmatch = \"/{x}/{id}\"\nto = \"app\"\nuse = \"set\"",
+    );
+    check(&parameters, &[("/a%2fb", BAD)]);
+}
+
+#[test]
 fn trusting_slashes_trusts_nothing_else() {
     let plan = routes(
         "[[route]]\nmatch = \"/admin/*\"\nrespond = 403\n[[route]]\nmatch = \"/*\"\nto = \"app\"\nencoded_slash = \"keep\"",
