@@ -10,6 +10,10 @@ mod atomics {
     pub(super) use loom::hint::spin_loop;
     pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+    pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
+        (0..count).map(|_| AtomicU64::new(0)).collect()
+    }
+
     /// Two, so that the model also has cores that give up.
     pub(super) const LOCK_SPINS: u32 = 2;
 }

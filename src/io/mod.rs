@@ -21,6 +21,7 @@ pub mod sim;
 pub mod uring;
 #[cfg(test)]
 pub(crate) mod wake_counter;
+mod zeroed;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
 pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
+pub use zeroed::zeroed_words;
 
 /// A point in time, in nanoseconds on the monotonic clock. All cores count from the same time, but a core knows only the
 /// time at which an event last woke it.

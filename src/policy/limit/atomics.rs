@@ -1,5 +1,6 @@
 //! The atomics of the shared cells. `tests/loom_limit.rs` compiles the same cells over those of a model checker.
 
+pub(super) use crate::io::zeroed_words;
 pub(super) use std::hint::spin_loop;
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

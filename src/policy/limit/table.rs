@@ -14,7 +14,7 @@
 //!   only at the same eighth of a nanosecond.)
 //! - A number of requests at once has a version, which counts the keys that its set has had.
 
-use super::atomics::{AtomicU32, AtomicU64, LOCK_SPINS, Ordering, spin_loop};
+use super::atomics::{AtomicU32, AtomicU64, LOCK_SPINS, Ordering, spin_loop, zeroed_words};
 
 /// Cells for each key that the table has to hold: keys are not spread evenly over the sets. When half of all cells are
 /// in use, one key in 1,250 finds its set full (16 cells, Poisson distribution with mean 8).
@@ -48,18 +48,20 @@ pub(super) enum Update {
 /// The cells. A key may be in any of the `WAYS` cells of its set.
 #[derive(Debug)]
 pub(super) struct KeyTable<const WAYS: usize = 16> {
-    cells: Box<[Cell]>,
+    /// Three words for each cell: the key's two, and the word.
+    words: Box<[AtomicU64]>,
     /// One for each set. Odd while a new key is being written; half of it counts the keys that the set has had.
     locks: Box<[AtomicU32]>,
     /// Cells that have had a key.
     used: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Cell {
-    high: AtomicU64,
-    low: AtomicU64,
-    word: AtomicU64,
+/// A cell.
+#[derive(Clone, Copy)]
+struct Cell<'t> {
+    high: &'t AtomicU64,
+    low: &'t AtomicU64,
+    word: &'t AtomicU64,
 }
 
 enum Insertion {
@@ -74,11 +76,9 @@ impl<const WAYS: usize> KeyTable<WAYS> {
     #[must_use]
     pub(super) fn new(keys: usize) -> Self {
         let sets = (keys * CELLS_PER_KEY).div_ceil(WAYS).max(1);
-        // Collected in place from memory that is zero already, so nothing is written.
-        let cells = vec![[0_u64; 3]; sets * WAYS].into_iter();
         let locks = vec![0_u32; sets].into_iter();
         Self {
-            cells: cells.map(|_| Cell::empty()).collect(),
+            words: zeroed_words(3 * WAYS * sets),
             locks: locks.map(AtomicU32::new).collect(),
             used: AtomicU64::new(0),
         }
@@ -87,7 +87,7 @@ impl<const WAYS: usize> KeyTable<WAYS> {
     /// The most memory that the table takes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.cells) + size_of_val(&*self.locks)
+        size_of_val(&*self.words) + size_of_val(&*self.locks)
     }
 
     /// Cells that have had a key. Some of these keys may be idle now.
@@ -133,13 +133,13 @@ impl<const WAYS: usize> KeyTable<WAYS> {
 
     /// Counts one request out of the cell that counted it in.
     pub(super) fn release(&self, cell: usize) {
-        if let Some(cell) = self.cells.get(cell) {
+        if let Some(cell) = self.cell(cell) {
             cell.word.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
     fn exchange(&self, cell: usize, old: u64, new: u64) -> bool {
-        self.cells.get(cell).is_some_and(|cell| {
+        self.cell(cell).is_some_and(|cell| {
             cell.word
                 .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
@@ -211,28 +211,25 @@ impl<const WAYS: usize> KeyTable<WAYS> {
     }
 
     /// The cells in which `key` may be, the likeliest first.
-    fn places(&self, key: Key) -> impl Iterator<Item = (usize, &Cell)> {
+    fn places(&self, key: Key) -> impl Iterator<Item = (usize, Cell<'_>)> {
         let begin = self.set(key) * WAYS;
         let first = key.low as usize;
         (0..WAYS).filter_map(move |n| {
             let place = begin + first.wrapping_add(n) % WAYS;
-            Some((place, self.cells.get(place)?))
+            Some((place, self.cell(place)?))
         })
+    }
+
+    fn cell(&self, place: usize) -> Option<Cell<'_>> {
+        match self.words.get(3 * place..3 * place + 3)? {
+            [high, low, word] => Some(Cell { high, low, word }),
+            _ => None,
+        }
     }
 
     fn set(&self, key: Key) -> usize {
         // The product's upper half is below the number of sets.
         ((u128::from(key.high) * self.locks.len() as u128) >> 64) as usize
-    }
-}
-
-impl Cell {
-    fn empty() -> Self {
-        Self {
-            high: AtomicU64::new(0),
-            low: AtomicU64::new(0),
-            word: AtomicU64::new(0),
-        }
     }
 }
 
