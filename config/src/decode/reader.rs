@@ -128,21 +128,7 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 13] = [
-    "cache",
-    "compress",
-    "concurrency",
-    "cors",
-    "errors",
-    "forward_auth",
-    "headers",
-    "health",
-    "ip",
-    "limit",
-    "security_headers",
-    "tcp",
-    "udp",
-];
+const PLANNED_KEYS: [&str; 4] = ["cache", "health", "tcp", "udp"];
 
 /// Reports an unknown key; returns what was suggested in its place.
 fn report_unknown_key(
@@ -169,7 +155,7 @@ fn report_unknown_key(
         diagnostic.help(format!("put a name with dots in quotes: {header}"));
         return None;
     }
-    if home.is_empty() && PLANNED_KEYS.contains(&name) {
+    if PLANNED_KEYS.contains(&name) {
         diagnostic.label("this version of Weir does not have it yet");
         return None;
     }
