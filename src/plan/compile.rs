@@ -5,7 +5,9 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{Cidr, Code, Config, FieldRules, ForwardedHeader, TrustedPeer, Underscores};
+use weir_config::{
+    Cidr, Code, Config, FieldRules, ForwardedHeader, Policies, TrustedPeer, Underscores,
+};
 use weir_proto_h1::{Claim, Claims};
 
 use super::route_plan::compile_errors;
@@ -154,16 +156,37 @@ fn matched_fields(config: &Config) -> Box<[Box<str>]> {
 
 /// The fields of requests that policies write or remove, in lower case.
 fn names_changed(config: &Config) -> impl Iterator<Item = Box<str>> {
-    let rules = config
-        .routes
-        .iter()
-        .flat_map(|route| &route.policies.headers);
-    let names = rules.flat_map(|rules| {
+    let policies = config.routes.iter().map(|route| &route.policies);
+    let names = policies.flat_map(fields_changed);
+    names.map(|name| name.to_ascii_lowercase().into())
+}
+
+/// The fields of requests that the policies of a route write or remove. The pattern has no `..`, so the compiler points
+/// here when there is a new policy.
+fn fields_changed(policies: &Policies) -> impl Iterator<Item = &str> {
+    let Policies {
+        headers,
+        jwt,
+        // Removes other spellings itself, on its own routes only.
+        forward_auth: _,
+        // These change no fields of requests.
+        ip: _,
+        cors: _,
+        limits: _,
+        concurrency: _,
+        compress: _,
+        errors: _,
+        security_headers: _,
+    } = policies;
+    let of_headers = headers.iter().flat_map(|rules| {
         let FieldRules { remove, set, add } = &rules.request;
         let written = set.iter().chain(add).map(|field| &field.name);
         remove.iter().chain(written)
     });
-    names.map(|name| name.to_ascii_lowercase().into())
+    let issuers = jwt.iter().flat_map(|jwt| &jwt.issuers);
+    let fields = issuers.flat_map(|issuer| &issuer.claims_to_headers);
+    let of_claims = fields.map(|(_, field)| field);
+    of_headers.chain(of_claims).map(String::as_str)
 }
 
 fn log_fields(config: &Config) -> LogFields {

@@ -53,6 +53,25 @@ const REST: &str = r#"
     to = "app"
 "#;
 
+/// To a CGI endpoint, `X_User` is the `X-User` that carries a claim.
+#[test]
+fn claims_have_no_other_spelling() {
+    let plan = plan(
+        r#"
+        [listen."127.0.0.1:80"]
+        [upstream]
+        app = ["10.1.1.1:80"]
+        [[route]]
+        match = "/*"
+        to = "app"
+        jwt = { issuer = "https://a.example/", audience = "api", claims_to_headers = { sub = "X-User" } }
+        "#,
+    );
+    assert!(plan.is_taken_for_matched(b"X_User") && plan.is_taken_for_matched(b"x.user"));
+    assert!(!plan.is_taken_for_matched(b"X_Other"));
+    assert!(plan.matches_field(b"x-user"), "trailers have none either");
+}
+
 fn listening(listeners: &str) -> Plan {
     plan(&format!("{listeners}{REST}"))
 }
