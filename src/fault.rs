@@ -403,6 +403,15 @@ impl Fault {
 mod tests {
     use super::*;
 
+    /// Weir never sends 499: it stands for a client that is gone.
+    #[test]
+    fn every_status_of_an_answer_has_a_phrase() {
+        for reason in Reason::ALL {
+            let phrase = weir_proto_h1::encode::reason(reason.status());
+            assert_eq!(phrase.is_empty(), reason.status() == 499, "{reason:?}");
+        }
+    }
+
     #[test]
     fn each_connect_error_has_its_reason() {
         let cases = [

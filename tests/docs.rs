@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weir::fault::Reason;
+use weir::policy::PolicyKind;
 use weir_proto_h1::guard::{self, Claim};
 
 /// Where the generated part of `src/reasons.md` begins.
@@ -24,6 +25,22 @@ fn the_reasons_are_those_of_the_code() {
         committed == wanted,
         "src/reasons.md is out of date: WEIR_UPDATE=1 cargo test --test docs"
     );
+}
+
+/// A limit by a claim is a kind of its own, and the same key.
+#[test]
+fn the_order_of_policies_is_that_of_the_code() {
+    let text = read("config/policies.md");
+    let section = text.split("\n## Order\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let is_item = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+    let items = section.lines().filter(is_item);
+    let written: Vec<_> = items.filter_map(|line| line.split('`').nth(1)).collect();
+    let kinds = PolicyKind::ALL.iter().map(|kind| match kind {
+        PolicyKind::ClaimLimit => PolicyKind::Limit.key(),
+        kind => kind.key(),
+    });
+    assert_eq!(written, kinds.collect::<Vec<_>>());
 }
 
 /// Where the generated part of `config/fields.md` begins.

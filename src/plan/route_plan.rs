@@ -213,18 +213,33 @@ fn jwt_id(config: &Config, route: &weir_config::Route) -> Option<JwtId> {
     u32::try_from(first).ok().map(JwtId)
 }
 
-/// The guard of a route: its rules of `ip`, `jwt` and `forward_auth`.
+/// The guard of a route: its rules of `ip`, `jwt` and `forward_auth`, which say who may send requests. The pattern has no
+/// `..`, so the compiler points here when there is a new policy. A policy that keeps some clients
+/// out for good is part of the guard.
 fn guard_of(config: &Config, route: &weir_config::Route) -> Option<Guard> {
-    fn rules(route: &weir_config::Route) -> impl PartialEq {
-        let policies = &route.policies;
-        (&policies.ip, &policies.jwt, &policies.forward_auth)
+    fn rules(policies: &Policies) -> impl PartialEq {
+        let Policies {
+            ip,
+            jwt,
+            forward_auth,
+            // None of these keeps a client out for good.
+            headers: _,
+            cors: _,
+            limits: _,
+            concurrency: _,
+            compress: _,
+            errors: _,
+            security_headers: _,
+        } = policies;
+        (ip, jwt, forward_auth)
     }
-    let policies = &route.policies;
-    if policies.ip.is_empty() && policies.jwt.is_none() && policies.forward_auth.is_none() {
+    let none = Policies::default();
+    let own = rules(&route.policies);
+    if own == rules(&none) {
         return None;
     }
-    let own = rules(route);
-    let first = config.routes.iter().position(|other| rules(other) == own)?;
+    let mut all = config.routes.iter().map(|route| &route.policies);
+    let first = all.position(|policies| rules(policies) == own)?;
     u32::try_from(first).ok().map(Guard)
 }
 

@@ -20,25 +20,40 @@ pub fn compile_route(
     route: &Route,
     states: &mut StatePlans,
 ) -> Result<Box<[PlannedStep]>, String> {
-    let policies = &route.policies;
-    let mut steps = add_ip(&policies.ip, states);
+    // The pattern has no `..`, so the compiler points here when there is a new policy.
+    let Policies {
+        ip,
+        cors,
+        jwt,
+        forward_auth,
+        compress,
+        // `limit::compile_route` reads these.
+        limits: _,
+        concurrency: _,
+        // `add_field_rules` reads these.
+        headers: _,
+        security_headers: _,
+        // Not a step: `RoutePlan` has the pages.
+        errors: _,
+    } = &route.policies;
+    let mut steps = add_ip(ip, states);
     limit::compile_route(route, config.limits.keys, states, &mut steps)?;
-    if let Some(cors) = &policies.cors {
+    if let Some(cors) = cors {
         steps.push(cors::compile(cors, states)?);
     }
-    if let Some(jwt) = &policies.jwt {
+    if let Some(jwt) = jwt {
         steps.push(PlannedStep {
             step: Step::Jwt(Arc::new(JwtStep::new(jwt))),
             state: Some(states.add(StatePlan::Jwt(JwtStatePlan::new(jwt)))),
         });
     }
-    if let Some(compress) = &policies.compress {
+    if let Some(compress) = compress {
         steps.push(PlannedStep {
             step: Step::Compress(Arc::new(Rules::new(compress))),
             state: None,
         });
     }
-    if let Some(auth) = &policies.forward_auth {
+    if let Some(auth) = forward_auth {
         let auth = Arc::new(ForwardAuth::compile(config, auth)?);
         let keeps = auth.keeps_verdicts();
         steps.push(PlannedStep {
@@ -51,7 +66,7 @@ pub fn compile_route(
 }
 
 /// Compiles the policies for requests without a route: those that decide at once whether a request may go on, and those
-/// that edit answers.
+/// that edit answers. A policy that is not compiled here does nothing for requests without a route.
 pub fn compile_without_route(config: &Config, states: &mut StatePlans) -> Box<[PlannedStep]> {
     let mut steps = add_ip(&config.policies.ip, states);
     limit::compile_without_route(config, states, &mut steps);
@@ -63,7 +78,7 @@ pub fn compile_without_route(config: &Config, states: &mut StatePlans) -> Box<[P
     in_order(steps)
 }
 
-/// Adds the steps that edit every answer.
+/// Adds the steps that write fields into every answer, for routes and for requests without a route.
 fn add_field_rules(
     policies: &Policies,
     paths: &[PathMatch],

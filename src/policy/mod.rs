@@ -4,7 +4,8 @@
 //! for them ([`State`]), and they answer with data. The exchange does what they ask for. So `weir explain` and
 //! `[[test]]` blocks run the same code as a core.
 //!
-//! Each policy is one file or folder here, and each function of [`Step`] is one `match` over all of them.
+//! Each policy is one file or folder here, and each function of [`Step`] is one `match` over all of them, without `_`,
+//! so that the compiler names what a new policy has to decide. `src/ARCHITECTURE.md` has the steps ("Add a policy").
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -111,12 +112,25 @@ impl Step {
         }
     }
 
-    /// Whether both steps do the same with every request. Only steps that may run before the route is known tell.
+    /// Whether both steps do the same with every request. Steps that never run before the route is known say `false`.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Ip(one), Self::Ip(other)) => Arc::ptr_eq(one, other),
             (Self::Limit(one), Self::Limit(other)) => one.is_same(other),
-            _ => false,
+            (
+                Self::Ip(_)
+                | Self::Limit(_)
+                | Self::Cors(_)
+                | Self::Concurrency(_)
+                | Self::Jwt(_)
+                | Self::ForwardAuth(_)
+                | Self::SecurityHeaders(_)
+                | Self::Headers(_)
+                | Self::Compress(_),
+                _,
+            ) => false,
+            #[cfg(test)]
+            (Self::Probe(_), _) => false,
         }
     }
 
@@ -179,20 +193,39 @@ impl Step {
     }
 
     /// Whether the step edits every answer of its route, also one that Weir gives before the step has run. `answered` is
-    /// the policy that answers. Pages may not read what policies before `cors` answer.
+    /// the policy that answers. Pages may not read what policies before `cors` answer. If this is `false`, the step edits
+    /// only the answers to requests that it has run for.
     #[must_use]
     pub fn edits_every_answer(&self, answered: Option<PolicyKind>) -> bool {
         match self {
             Self::SecurityHeaders(_) | Self::Headers(_) => true,
             Self::Cors(_) => answered.is_none_or(|kind| kind >= PolicyKind::Cors),
-            _ => false,
+            Self::Ip(_)
+            | Self::Concurrency(_)
+            | Self::Limit(_)
+            | Self::Jwt(_)
+            | Self::ForwardAuth(_)
+            | Self::Compress(_) => false,
+            #[cfg(test)]
+            Self::Probe(_) => false,
         }
     }
 
     /// Whether the step ever edits answers. If no step of a route does, answers cost nothing more.
     #[must_use]
     pub fn edits_answers(&self) -> bool {
-        !matches!(self, Self::Ip(_) | Self::Jwt(_))
+        match self {
+            Self::Ip(_) | Self::Jwt(_) => false,
+            Self::Cors(_)
+            | Self::Concurrency(_)
+            | Self::Limit(_)
+            | Self::ForwardAuth(_)
+            | Self::SecurityHeaders(_)
+            | Self::Headers(_)
+            | Self::Compress(_) => true,
+            #[cfg(test)]
+            Self::Probe(_) => true,
+        }
     }
 
     /// Changes an answer before its head leaves. Called for each step that has run and for those that edit every

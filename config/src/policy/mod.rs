@@ -11,14 +11,15 @@
 //! # To add a policy
 //!
 //! 1. Write `policy/NAME.rs`: a public type that says what a route has of the policy, and a kind that reads the key's
-//!    value (a `table!`, mostly with a short form: `ShortOrLong`). Implement [`Policy`](level::Policy) for the kind:
+//!    value: a `table!`, mostly with a short form. `ShortOrLong` joins both, as in `cors.rs`; a kind of its own reads
+//!    `true` or a table, as in `security_headers.rs`. `"off"` is read for it. Implement [`Policy`](level::Policy) for it:
 //!    `combine` makes the public type of the settings of all levels, and checks what depends on the [`Place`]: the
 //!    parameters of the route's match, the names of upstreams. `decode` checks all else, once for each place of the
 //!    file. `no_effect` names the routes on which a setting does nothing, if there are any.
-//! 2. Add a row to `policies!` below. Routes, sets and the top level have the key now, and the compiler wants the new
-//!    field of [`Policies`] wherever these are taken apart.
+//! 2. Add a row to `policies!` below, with the text of the reference. Routes, sets and the top level have the key now.
+//!    This crate compiles; `weir` does not until it uses the new field of [`Policies`].
 //! 3. Export the type in `lib.rs`. Write the key into `examples/everything.toml`, an example of its own, and a section
-//!    of `policies.md`. `WEIR_UPDATE=1 cargo test -p weir-config` writes the reference.
+//!    of `policies.md`. `WEIR_UPDATE=1 cargo test -p weir-config` writes the reference and the expected messages.
 //!
 //! [`Place`]: level::Place
 
