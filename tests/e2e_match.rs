@@ -223,7 +223,7 @@ fn endpoints_over_http2_get_the_host_as_the_authority() {
         let listener = Listener::bind().await;
         let weir = Weir::start(&routed(
             "",
-            &[listener.name.clone()],
+            std::slice::from_ref(&listener.name),
             "host = \"app.internal\"",
         ));
         let mut client = connect(weir.address).await;

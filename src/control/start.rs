@@ -12,6 +12,7 @@ use super::demo::DemoEndpoints;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
 use super::issuer_keys::{self, IssuerKeys};
+use super::key_files::KeyFiles;
 use super::listen::{self, BoundSockets};
 use super::load::LoadedConfig;
 use super::missing_names::MissingNames;
@@ -61,9 +62,7 @@ pub(super) async fn start(
     system::raise_locked_memory();
     let choice = cpus::choose(&config.cores)?;
     let cores = choice.cpus.len();
-    let mut policies = policy::Registry::default();
-    policies.limits.set_cores(cores);
-    plan.states.equip(&mut policies);
+    let policies = connect_policies(&mut plan, cores);
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let StartSockets {
@@ -72,9 +71,7 @@ pub(super) async fn start(
         inherited,
     } = StartSockets::bind(&config, &plan, cores)?;
     become_user(&config, &bound, admin.as_ref())?;
-    let mut issuer_keys = IssuerKeys::default();
-    key_files.post(&policies, &mut issuer_keys);
-    issuer_keys.note_all(issuer_keys::prefetch(plan.states.key_boards().cloned().collect()).await);
+    let issuer_keys = first_keys(&mut key_files, &policies, &plan).await;
     if let Some(file) = &config.pid_file {
         pid_file::check(&file.path)?;
     }
@@ -135,15 +132,39 @@ pub(super) async fn start(
         admin.serve(control.clone());
         control.state.borrow_mut().admin = Some(admin);
     }
-    tokio::task::spawn_local(control.clone().watch_certificates());
-    tokio::task::spawn_local(control.clone().watch_ip_lists());
-    tokio::task::spawn_local(control.clone().watch_endpoints());
-    tokio::task::spawn_local(control.clone().watch_keys());
+    control.begin_watches();
     control.announce().await?;
     ready(&started);
     let outcome = control.clone().obey_signals(&mut signals).await;
     control.finish();
     outcome
+}
+
+/// Makes what all cores share for policies.
+fn connect_policies(plan: &mut Plan, cores: usize) -> policy::Registry {
+    let mut policies = policy::Registry::default();
+    policies.limits.set_cores(cores);
+    plan.states.equip(&mut policies);
+    policies
+}
+
+/// Gets the keys of issuers: those in files, and as many of the others as answer soon.
+async fn first_keys(files: &mut KeyFiles, policies: &policy::Registry, plan: &Plan) -> IssuerKeys {
+    let mut keys = IssuerKeys::default();
+    files.post(policies, &mut keys);
+    let boards = plan.states.key_boards().cloned().collect();
+    keys.note_all(issuer_keys::prefetch(boards).await);
+    keys
+}
+
+impl Control {
+    /// Begins to watch what changes without a reload.
+    fn begin_watches(self: &Rc<Self>) {
+        tokio::task::spawn_local(self.clone().watch_certificates());
+        tokio::task::spawn_local(self.clone().watch_ip_lists());
+        tokio::task::spawn_local(self.clone().watch_endpoints());
+        tokio::task::spawn_local(self.clone().watch_keys());
+    }
 }
 
 /// All sockets of a start.

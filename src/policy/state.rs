@@ -37,7 +37,7 @@ pub enum StatePlan {
 #[derive(Debug)]
 pub enum State {
     /// Memory for regular expressions.
-    Origins(RegexCache),
+    Origins(Box<RegexCache>),
     /// The map of networks of `ip` rules.
     Ip(CoreMap),
     /// Keys and verified tokens.
@@ -190,7 +190,7 @@ impl StatePlan {
                 State::Limits(limits.make_state(old))
             }
             (_, Some(old)) => return old.clone(),
-            (Self::Origins(origins), None) => State::Origins(origins.make_cache()),
+            (Self::Origins(origins), None) => State::Origins(Box::new(origins.make_cache())),
             (Self::Ip(rules), None) => State::Ip(CoreMap::new(rules.clone())),
             (Self::Jwt(tokens), None) => State::Jwt(tokens.make()),
             (Self::ForwardAuth(_), None) => State::ForwardAuth(Verdicts::default()),

@@ -174,12 +174,12 @@ impl RawJwt {
             self.query = higher.query;
         }
         self.span = higher.span;
-        self.issuer = higher.issuer.or(self.issuer.take());
-        self.audience = higher.audience.or(self.audience.take());
-        self.algorithms = higher.algorithms.or(self.algorithms.take());
-        self.leeway = higher.leeway.or(self.leeway.take());
-        self.forward = higher.forward.or(self.forward.take());
-        self.on_missing = higher.on_missing.or(self.on_missing.take());
+        self.issuer = higher.issuer.or_else(|| self.issuer.take());
+        self.audience = higher.audience.or_else(|| self.audience.take());
+        self.algorithms = higher.algorithms.or_else(|| self.algorithms.take());
+        self.leeway = higher.leeway.or_else(|| self.leeway.take());
+        self.forward = higher.forward.or_else(|| self.forward.take());
+        self.on_missing = higher.on_missing.or_else(|| self.on_missing.take());
         merge_entries(&mut self.require, higher.require);
         merge_entries(&mut self.claims_to_headers, higher.claims_to_headers);
     }

@@ -451,7 +451,7 @@ fn repeated_names_are_refused() {
         let claims = CLAIMS.replace('{', &format!("{{{member},"));
         let claims = claims
             .strip_suffix("}}")
-            .map_or(claims.clone(), |rest| format!("{rest}}}"));
+            .map_or_else(|| claims.clone(), |rest| format!("{rest}}}"));
         assert_eq!(
             refusal(&signer.token(&claims), &keys),
             Refusal::Malformed,
