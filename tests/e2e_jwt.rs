@@ -183,7 +183,8 @@ fn documents_that_cannot_be_trusted_give_no_keys() {
     let key = TokenKey::new("k");
     let endpoint = Endpoint::answering(|_| ok("hello"));
     let secret = r#"{"keys":[{"kty":"oct","kid":"k","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}"#;
-    let cases: [(&str, &dyn Fn(&Issuer), &str); 6] = [
+    type Change<'a> = &'a dyn Fn(&Issuer);
+    let cases: [(&str, Change<'_>, &str); 6] = [
         (
             "mismatch",
             &|issuer| issuer.documents().discovery = r#"{"issuer":"http://other/"}"#.to_owned(),

@@ -491,21 +491,8 @@ fn drawn_route(index: usize, rng: &mut Rng, file: &mut String) {
     }
 }
 
-fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
-    let methods = [
-        "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "OPTIONS", "BREW", "TRACE",
-        "CONNECT",
-    ];
-    let hosts = [
-        "a.example",
-        "a.example",
-        "A.Example.",
-        "b.example",
-        "other",
-        "[::1]",
-        "no_host!",
-    ];
-    let method = methods[rng.below(methods.len())];
+/// A random path, perhaps with a query.
+fn drawn_path(rng: &mut Rng) -> String {
     let mut path = String::new();
     for _ in 0..rng.below(5) {
         let segments = [
@@ -538,6 +525,25 @@ fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
         path.push_str(&format!("/{}", "long".repeat(80)));
     }
     path.push_str(["", "", "", "?q=1", "?q=2;q=1", "?"][rng.below(6)]);
+    path
+}
+
+fn drawn_ask(rng: &mut Rng, via: &str) -> DrawnRequest {
+    let methods = [
+        "GET", "GET", "GET", "GET", "HEAD", "POST", "PUT", "OPTIONS", "OPTIONS", "BREW", "TRACE",
+        "CONNECT",
+    ];
+    let hosts = [
+        "a.example",
+        "a.example",
+        "A.Example.",
+        "b.example",
+        "other",
+        "[::1]",
+        "no_host!",
+    ];
+    let method = methods[rng.below(methods.len())];
+    let path = drawn_path(rng);
     let mut fields = Vec::new();
     let (loops, many) = (format!("1.1 {via}"), vec!["1.1 x"; 40].join(", "));
     put(&mut fields, rng, "Via", &[&loops, &many, "1.1 other"]);
