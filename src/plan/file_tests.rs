@@ -6,7 +6,7 @@ use super::dry_run::{DryRequest, DryRun, default_port};
 use super::{
     Decision, Plan, Problem, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RouteTarget, UpstreamId,
 };
-use crate::policy::StepVerdict;
+use crate::policy::{StepVerdict, Verdict};
 use crate::route::RouteVerdict;
 
 /// How many failing tests are reported one by one. The rest is counted.
@@ -102,7 +102,10 @@ fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
     if let Some(status) = test.status
         && own_status(plan, &run) != Some(status)
     {
-        return Err(format!("expected status {status}, but {outcome}"));
+        let unchecked = unchecked(&run);
+        return Err(format!(
+            "expected status {status}, but {outcome}{unchecked}"
+        ));
     }
     Ok(())
 }
@@ -149,6 +152,22 @@ fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
         (Some(upstream), _) => format!("route `{name}` sends it to upstream `{}`", upstream.name),
         (None, Some(status)) => format!("route `{name}` answers {status}"),
         (None, None) => format!("route `{name}` takes it"),
+    }
+}
+
+/// The policies that let the request pass because a test cannot know their verdict.
+fn unchecked(run: &DryRun<'_>) -> String {
+    let steps = run.steps.iter();
+    let steps = steps.filter(|step| matches!(step.verdict, Verdict::WouldCheck(_)));
+    let names: Vec<_> = steps
+        .map(|step| match step.kind.key() {
+            "ip" => "`ip` without a `client_ip`".to_owned(),
+            key => format!("`{key}`"),
+        })
+        .collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; the test does not check {}", names.join(", ")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::decode::decoder::Decoder;
 use crate::decode::reader::TableReader;
-use crate::decode::shape::FieldInfo;
+use crate::decode::shape::{FieldInfo, ForeignName};
 
 /// Keys that several tables share. Each of these tables takes them in by `with`.
 pub(crate) trait FieldGroup: Sized {
@@ -11,4 +11,7 @@ pub(crate) trait FieldGroup: Sized {
 
     /// The keys, and what they do.
     fn fields() -> Vec<FieldInfo>;
+
+    /// What other proxies call the keys.
+    fn foreign() -> &'static [ForeignName];
 }

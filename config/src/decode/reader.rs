@@ -128,7 +128,24 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 4] = ["cache", "health", "tcp", "udp"];
+const PLANNED_KEYS: [&str; 16] = [
+    "api_key",
+    "api_keys",
+    "cache",
+    "fail_timeout",
+    "health",
+    "healthCheck",
+    "health_check",
+    "max_fails",
+    "mirror",
+    "oauth2",
+    "oidc",
+    "outlier_detection",
+    "proxy_cache",
+    "sticky",
+    "tcp",
+    "udp",
+];
 
 /// Reports an unknown key; returns what was suggested in its place.
 fn report_unknown_key(

@@ -44,7 +44,7 @@ pub(crate) struct TableInfo {
     pub(crate) doc: &'static str,
     pub(crate) fields: Vec<FieldInfo>,
     /// What other proxies call its keys.
-    pub(crate) foreign: &'static [ForeignName],
+    pub(crate) foreign: Vec<ForeignName>,
 }
 
 /// Names that other proxies use, and what to write in their place.
@@ -77,15 +77,20 @@ impl TableInfo {
         known.map(|(_, ours)| *ours)
     }
 
-    /// All keys, those that other tables share by the header of the table that describes them.
+    /// All keys, those that other tables share behind the header of the table that describes them.
     pub(crate) fn list_keys(&self) -> String {
-        let is_own = |field: &&FieldInfo| field.home_outside(self).is_none();
-        let own = self.fields.iter().filter(is_own).map(|field| field.key);
-        let mut text = own.collect::<Vec<_>>().join(", ");
-        if let Some(home) = self.shared_home() {
-            text += &format!(", and those of {home}");
+        let (own, shared): (Vec<&FieldInfo>, Vec<&FieldInfo>) = self
+            .fields
+            .iter()
+            .partition(|field| field.home_outside(self).is_none());
+        let join = |fields: &[&FieldInfo]| {
+            let keys: Vec<_> = fields.iter().map(|field| field.key).collect();
+            keys.join(", ")
+        };
+        match self.shared_home() {
+            Some(home) => format!("{}, and those of {home}: {}", join(&own), join(&shared)),
+            None => join(&own),
         }
-        text
     }
 
     /// The header of the table that describes the keys which this table shares with others, if there are any.

@@ -151,7 +151,7 @@ macro_rules! layer {
 
 /// Implements `ValueKind` and `TableKind` for a `table!` and for the patch of a `layer!`.
 macro_rules! frame {
-    (@foreign) => { &[] };
+    (@foreign) => { &[] as &[$crate::decode::shape::ForeignName] };
     (@foreign $foreign:ident) => { $foreign };
     (
         $name:ident, $title:literal, $header:literal, [$($foreign:ident)?], ($($doc:literal),+),
@@ -181,7 +181,11 @@ macro_rules! frame {
                     name: $title,
                     header: $header,
                     doc: concat!($($doc),+),
-                    foreign: frame!(@foreign $($foreign)?),
+                    foreign: [
+                        frame!(@foreign $($foreign)?),
+                        $( <$group as $crate::decode::field_group::FieldGroup>::foreign(), )*
+                    ]
+                    .concat(),
                     fields: [
                         vec![$( $crate::decode::shape::FieldInfo {
                             key: $key,

@@ -308,6 +308,11 @@ impl ValueKind for CompressKind {
                 level: table.level,
             });
         }
+        if let Some("on" | "yes" | "true") = node.as_str() {
+            cx.wrong_type(value, "true, a list of algorithms, or a table")
+                .help("write compress = true");
+            return None;
+        }
         if node.is_array() || node.is_str() {
             return CodingList::decode(value, cx).map(|list| CompressSetting {
                 algorithms: Some(plain(list)),

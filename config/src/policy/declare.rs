@@ -6,7 +6,8 @@
 /// ```text
 /// policies! {
 ///     /// What the list is for.
-///     Name, RawName, "[header]" {             // the table whose section of the reference describes the keys
+///     // The header is that of the table whose section of the reference describes the keys. `foreign` may be left out.
+///     Name, RawName, "[header]", foreign NAMES {
 ///         /// What the key does.
 ///         policy field: Type = "key" as KindThatIsAPolicy;
 ///     }
@@ -15,7 +16,7 @@
 macro_rules! policies {
     (
         $(#[doc = $doc:literal])+
-        $name:ident, $raw:ident, $home:literal {
+        $name:ident, $raw:ident, $home:literal $(, foreign $foreign:ident)? {
             $(
                 $(#[doc = $field_doc:literal])+
                 policy $field:ident: $ty:ty = $key:literal as $kind:ty;
@@ -62,6 +63,10 @@ macro_rules! policies {
                     home: Some($home),
                 }, )+]
             }
+
+            fn foreign() -> &'static [$crate::decode::shape::ForeignName] {
+                policies!(@foreign $($foreign)?)
+            }
         }
 
         impl $name {
@@ -79,6 +84,8 @@ macro_rules! policies {
             }
         }
     };
+    (@foreign $foreign:ident) => { $foreign };
+    (@foreign) => { &[] };
 }
 
 pub(crate) use policies;

@@ -224,7 +224,8 @@ impl TextKind for AuthServerText {
         }
         if text.contains(['/', ':']) {
             let message = format!("`{text}` is neither a URL nor the name of an upstream");
-            return Err(Problem::new(message).help(format!("write \"http://{text}\"")));
+            let server = if text.starts_with('/') { "SERVER" } else { "" };
+            return Err(Problem::new(message).help(format!("write \"http://{server}{text}\"")));
         }
         Ok(AuthServer::Upstream(text.to_owned()))
     }

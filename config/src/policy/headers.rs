@@ -11,8 +11,8 @@ use crate::text::problem::Problem;
 use crate::text::source::Span;
 use crate::text::suggest::nearest;
 use crate::value::field::{FieldName, is_token};
-use crate::value::template::{ValueTemplate, ValueTemplateText};
-use crate::value::variable::Variable;
+use crate::value::template::{ValuePiece, ValueTemplate, ValueTemplateText};
+use crate::value::variable::{Variable, find_nginx_variable};
 
 /// How Weir changes the fields of requests and answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -245,12 +245,16 @@ impl LevelFields {
         let add = read_entries(table.add.unwrap_or_default(), direction, cx).into_iter();
         let add = add
             .flat_map(|(name, values)| values.into_iter().map(move |value| (name.clone(), value)));
-        Self {
+        let fields = Self {
             span: Some(table.span),
             remove,
             set,
             add: add.collect(),
+        };
+        for Spanned { value, span } in fields.values() {
+            warn_of_nginx_variables(value, span, cx);
         }
+        fields
     }
 
     fn values(&self) -> impl Iterator<Item = &Spanned<ValueTemplate>> {
@@ -259,6 +263,19 @@ impl LevelFields {
 }
 
 /// Reports and leaves out names that rules may not change, and names that occur twice.
+/// Warns of variables written as in nginx, which are text here.
+fn warn_of_nginx_variables(value: &ValueTemplate, span: &Span, cx: &mut Decoder<'_>) {
+    let found = value.0.iter().find_map(|piece| match piece {
+        ValuePiece::Text(text) => find_nginx_variable(text),
+        ValuePiece::Variable(_) | ValuePiece::Env { .. } => None,
+    });
+    if let Some((theirs, ours)) = found {
+        let message = format!("`{theirs}` is text here: variables stand in braces");
+        cx.warning(Code::NoEffect, span.clone(), message)
+            .help(format!("write {ours}"));
+    }
+}
+
 fn read_entries<T>(
     entries: Vec<NamedEntry<T>>,
     direction: Direction,

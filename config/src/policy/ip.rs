@@ -84,12 +84,10 @@ impl ValueKind for IpKind {
                 .help("write { allow = [...] } to let in these networks only, { deny = [...] } to keep them out");
             return None;
         }
+        let before = cx.diagnostics_count();
         let table = RawIp::decode(value, cx)?;
         if table.allow.is_none() && table.deny.is_none() {
-            if !["allow", "deny"]
-                .iter()
-                .any(|key| cx.has_suggested(&table.span, key))
-            {
+            if cx.diagnostics_count() == before {
                 cx.error(Code::MissingKey, table.span, "`ip` names no network")
                     .help("add allow = [\"10.0.0.0/8\"] or deny = [\"192.0.2.0/24\"]");
             }
@@ -177,7 +175,23 @@ impl ValueKind for NetworksKind {
             .as_str()
             .and_then(|text| text.strip_prefix('@'))
         else {
-            return CidrText::decode(value, cx).map(Networks::Network);
+            let network = CidrText::decode(value, cx);
+            if network.is_none()
+                && let Some(text) = value.get_ref().as_str()
+            {
+                let is_file = text.ends_with(".txt") || text.starts_with(['/', '.']);
+                match text {
+                    "all" | "any" | "*" => cx.replace_last_help(
+                        "\"0.0.0.0/0\" is all of IPv4, \"::/0\" all of IPv6; beside `allow`, all others are denied anyway"
+                            .to_owned(),
+                    ),
+                    _ if is_file => {
+                        cx.replace_last_help(format!("for the networks of a file, write \"@{text}\""));
+                    }
+                    _ => {}
+                }
+            }
+            return network.map(Networks::Network);
         };
         match FilePathText::parse(path) {
             Ok(path) => Some(Networks::List(NamedFile {

@@ -40,6 +40,8 @@ pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;
 pub(crate) mod sets;
 
+use crate::decode::shape::ForeignName;
+
 use self::compress::{Compress, CompressKind};
 use self::concurrency::{Concurrency, ConcurrencyKind};
 use self::cors::{Cors, CorsKind};
@@ -53,10 +55,155 @@ use self::jwt::kind::JwtKind;
 use self::limit::{Limit, LimitKind};
 use self::security_headers::{SecurityHeaders, SecurityHeadersKind};
 
+/// What other proxies call the policies.
+const FOREIGN_NAMES: &[ForeignName] = &[
+    (
+        &[
+            "proxy_set_header",
+            "set_header",
+            "header_up",
+            "request_header",
+            "request_headers",
+            "request_headers_to_add",
+            "customRequestHeaders",
+        ],
+        "`headers = { request = { set = { ... } } }`",
+    ),
+    (
+        &[
+            "add_header",
+            "more_set_headers",
+            "header_down",
+            "response_header",
+            "response_headers",
+            "response_headers_to_add",
+            "customResponseHeaders",
+        ],
+        "`headers = { response = { set = { ... } } }`",
+    ),
+    (
+        &[
+            "proxy_hide_header",
+            "hide_headers",
+            "response_headers_to_remove",
+        ],
+        "`headers = { response = { remove = [...] } }`",
+    ),
+    (
+        &[
+            "allow",
+            "whitelist",
+            "allowlist",
+            "ip_whitelist",
+            "ip_allowlist",
+            "ipWhiteList",
+            "ipAllowList",
+            "source_range",
+            "sourceRange",
+            "remote_ip",
+        ],
+        "`ip = { allow = [...] }`",
+    ),
+    (
+        &["blacklist", "denylist", "blocklist", "ip_blacklist"],
+        "`ip = { deny = [...] }`",
+    ),
+    (&["deny"], "`ip = { deny = [...] }`, or `respond = 403`"),
+    (
+        &[
+            "limit_req",
+            "limit_req_zone",
+            "rate_limit",
+            "rate_limits",
+            "rateLimit",
+            "ratelimit",
+            "rate_limiting",
+            "local_rate_limit",
+            "throttle",
+        ],
+        "`limit`",
+    ),
+    (
+        &[
+            "limit_conn",
+            "limit_conn_zone",
+            "inFlightReq",
+            "in_flight",
+            "in_flight_req",
+        ],
+        "`concurrency`",
+    ),
+    (
+        &[
+            "auth_request",
+            "auth_request_set",
+            "ext_authz",
+            "authelia",
+            "auth_basic",
+            "basic_auth",
+            "basicAuth",
+        ],
+        "`forward_auth`",
+    ),
+    (
+        &[
+            "auth_jwt",
+            "auth_jwt_key_file",
+            "jwt_authn",
+            "jwt_auth",
+            "jwt_verify",
+            "bearer",
+        ],
+        "`jwt`",
+    ),
+    (
+        &[
+            "gzip",
+            "gzip_types",
+            "brotli",
+            "br",
+            "zstd",
+            "deflate",
+            "encode",
+        ],
+        "`compress`",
+    ),
+    (
+        &[
+            "error_page",
+            "error_pages",
+            "errorfile",
+            "handle_errors",
+            "custom_errors",
+        ],
+        "`errors`",
+    ),
+    (
+        &[
+            "hsts",
+            "sts_seconds",
+            "stsSeconds",
+            "secure_headers",
+            "frame_deny",
+            "frameDeny",
+            "x_frame_options",
+        ],
+        "`security_headers`",
+    ),
+    (
+        &[
+            "allow_origin",
+            "allow_origins",
+            "accessControlAllowOriginList",
+        ],
+        "`cors`",
+    ),
+];
+
 policies! {
     /// What a route does beside its target, or the top level where no route matches: in the file's words, with all
     /// levels combined.
-    Policies, RawPolicies, "[policy.NAME]" {
+    Policies, RawPolicies, "[policy.NAME]", foreign FOREIGN_NAMES {
         /// Fields that Weir removes, sets and adds: in requests on their way to endpoints, and in answers on their way to
         /// clients. It changes what the endpoints get and not what `match` sees.
         policy headers: Option<HeaderRules> = "headers" as HeadersKind;

@@ -6,6 +6,7 @@ use crate::slice::request_match::path::{PathMatch, Segment};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::value::placeholder::{PlaceholderText, TextPiece};
+use crate::value::variable::find_nginx_variable;
 
 /// Reports placeholders that the match does not fill.
 pub(crate) fn check_placeholders(
@@ -16,6 +17,10 @@ pub(crate) fn check_placeholders(
 ) {
     for piece in &text.0 {
         let message = match piece {
+            TextPiece::Text(literal) => {
+                warn_of_nginx_variables(literal, span, cx);
+                continue;
+            }
             TextPiece::Rest if !matches.paths.iter().all(has_star) => {
                 "`{rest}` stands for what the star of the match takes, and the match has none"
                     .to_owned()
@@ -33,6 +38,27 @@ pub(crate) fn check_placeholders(
             diagnostic.help("add it to every path of the match");
         }
     }
+}
+
+/// Warns of variables and captures written as in nginx, which are text here.
+fn warn_of_nginx_variables(literal: &str, span: &Span, cx: &mut Decoder<'_>) {
+    let capture = literal.match_indices('$').find_map(|(at, _)| {
+        let end = at + 2;
+        let digit = literal.as_bytes().get(at + 1)?;
+        digit.is_ascii_digit().then(|| &literal[at..end])
+    });
+    let (theirs, ours) = match (find_nginx_variable(literal), capture) {
+        (Some(found), _) => found,
+        (None, Some(capture)) => (
+            capture,
+            "{rest} for what the star of the match takes, or the name of a parameter in braces"
+                .to_owned(),
+        ),
+        (None, None) => return,
+    };
+    let message = format!("`{theirs}` is text here: placeholders stand in braces");
+    cx.warning(Code::NoEffect, span.clone(), message)
+        .help(format!("write {ours}"));
 }
 
 /// Warns of a star within a segment whose rest becomes a segment of its own: with `/static*` and `/files/{rest}`,

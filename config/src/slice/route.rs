@@ -149,15 +149,20 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         ],
         "`to`",
     ),
-    (
-        &["return", "status", "deny", "response", "body"],
-        "`respond`",
-    ),
+    (&["return", "status", "response", "body"], "`respond`"),
     (&["rewrite", "set_path"], "`replace`"),
     (&["strip_prefix"], "`strip`"),
     (
         &["middleware", "middlewares", "policy", "policies", "filters"],
         "`use`",
+    ),
+    (
+        &["proxy_read_timeout", "first_byte", "timeout_server"],
+        "`timeouts = { first_byte = \"...\" }`",
+    ),
+    (
+        &["client_max_body_size", "max_body_size", "max_size"],
+        "`limits = { body = \"...\" }`",
     ),
 ];
 

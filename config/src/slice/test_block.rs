@@ -58,7 +58,7 @@ table! {
         /// several of these. Without the key, the client shows none.
         optional client_cert: Vec<String> = "client_cert" as OneOrMany<PlainText>;
         /// The client's address, unless `headers` of a trusted proxy name another. Without the key, the client has none,
-        /// as on a Unix socket.
+        /// and `ip` lets it pass. Set it to test the rules of `ip`.
         optional client_ip: IpAddr = "client_ip" as IpText;
         /// The claims of the client's token, which counts as valid for every `jwt`; a list is a claim with several values.
         /// Without the key, the client has no valid token.

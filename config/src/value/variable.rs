@@ -95,6 +95,53 @@ const FOREIGN: [(&[&str], &str); 9] = [
     (&["server", "backend", "upstream_addr"], "endpoint"),
 ];
 
+/// Variables of nginx, and what to write in their place.
+const NGINX: [(&str, &str); 17] = [
+    ("args", "{query}"),
+    ("binary_remote_addr", "{client_ip}"),
+    ("host", "{host}"),
+    ("http_host", "{host}"),
+    ("is_args", "{query}"),
+    ("query_string", "{query}"),
+    ("remote_addr", "{client_ip}"),
+    ("remote_port", "{client_port}"),
+    ("request_id", "{request_id}"),
+    ("request_method", "{method}"),
+    ("request_uri", "{path}{query}"),
+    ("scheme", "{scheme}"),
+    ("server_name", "{host}"),
+    ("ssl_client_s_dn", "{client_cert:subject}"),
+    ("ssl_protocol", "{tls_version}"),
+    ("upstream_addr", "{endpoint}"),
+    ("uri", "{path}"),
+];
+
+/// The first variable of nginx in a text, with its `$`, and what to write in its place. Weir takes it for text.
+pub(crate) fn find_nginx_variable(text: &str) -> Option<(&str, String)> {
+    text.match_indices('$').find_map(|(at, _)| {
+        let name = &text[at + 1..];
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name = &name[..name.find(|c| !is_part(c)).unwrap_or(name.len())];
+        let known = NGINX.iter().find(|(theirs, _)| *theirs == name);
+        let ours = match known {
+            Some((_, ours)) => (*ours).to_owned(),
+            None => nginx_family(name)?,
+        };
+        Some((&text[at..at + 1 + name.len()], ours))
+    })
+}
+
+/// What to write for `http_x_tenant` or `cookie_session` of nginx.
+fn nginx_family(name: &str) -> Option<String> {
+    let (family, name) = name.split_once('_')?;
+    match family {
+        _ if name.is_empty() => None,
+        "http" => Some(format!("{{header:{}}}", name.replace('_', "-"))),
+        "cookie" => Some(format!("{{cookie:{name}}}")),
+        _ => None,
+    }
+}
+
 impl Variable {
     /// Reads what stands between the braces. `{env:NAME}` is no variable of a request: callers read it before.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
@@ -143,6 +190,14 @@ fn unknown(text: &str) -> Problem {
     let mut foreign = FOREIGN.iter();
     if let Some((_, ours)) = foreign.find(|(theirs, _)| theirs.contains(&text)) {
         return problem.help(format!("write {{{ours}}}"));
+    }
+    if let Some(ours) = nginx_family(text) {
+        return problem.help(format!("write {ours}"));
+    }
+    if let Some((family, name)) = text.split_once('.')
+        && FAMILIES.iter().any(|(known, _)| *known == family)
+    {
+        return problem.help(format!("write {{{family}:{name}}}"));
     }
     let families = FAMILIES.iter().map(|(known, _)| *known);
     let near = match name {

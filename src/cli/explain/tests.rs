@@ -448,6 +448,33 @@ status = 404
 }
 
 #[test]
+fn a_test_says_what_it_does_not_check() {
+    let file = r#"
+[listen."127.0.0.1:8080"]
+
+[upstream]
+app = "127.0.0.1:1"
+
+[[route]]
+match = "/*"
+to = "app"
+ip = { allow = "10.0.0.0/8" }
+limit = "1/s per ip"
+
+[[test]]
+request = "GET http://a/x"
+status = 403
+"#;
+    let (config, plan) = plan(file);
+    assert_eq!(
+        failures(&config, &plan),
+        [
+            "line 14: test `GET http://a/x`: expected status 403, but route `/*` sends it to upstream `app`; the test does not check `ip` without a `client_ip`, `limit`",
+        ]
+    );
+}
+
+#[test]
 fn explain_takes_a_client_certificate() {
     let routes = r#"
 [listen."127.0.0.1:8080"]
