@@ -99,10 +99,21 @@ fn keys_are_counted_apart_and_a_request_without_its_key_by_its_address() {
         assert_eq!(from(path, "192.0.2.1", &[]), 200, "its address");
         assert_eq!(from(path, "192.0.2.1", &[]), 429);
         assert_eq!(from(path, "192.0.2.2", &[]), 200);
+        // An endpoint might take any one of several, so a second one is no way to a new key.
+        let another = one.replace("=a", "=c").replace(": a", ": c");
+        assert_eq!(from(path, "192.0.2.7", &[one, &another]), 200);
+        let another = another.replace("=c", "=d").replace(": c", ": d");
+        assert_eq!(
+            from(path, "192.0.2.7", &[&another, one]),
+            429,
+            "its address"
+        );
     }
     assert_eq!(from("/query?key=a", "192.0.2.1", &[]), 200);
     assert_eq!(from("/query?x=1&k%65y=%61", "192.0.2.2", &[]), 429);
     assert_eq!(from("/query?key=b", "192.0.2.1", &[]), 200);
+    assert_eq!(from("/query?key=c&key=a", "192.0.2.7", &[]), 200);
+    assert_eq!(from("/query?k%65y=d&key=a", "192.0.2.7", &[]), 429);
     assert_eq!(from("/of/a/1", "192.0.2.1", &[]), 200);
     assert_eq!(from("/of/%61/2", "192.0.2.1", &[]), 429);
     assert_eq!(from("/of/a/2", "192.0.2.2", &[]), 200);

@@ -63,7 +63,7 @@ table! {
         required rate: Rate = "rate" as RateText;
         /// What is counted apart: `ip` (of IPv6 the /64), `header:NAME`, `cookie:NAME`, `query:NAME`, `param:NAME` (of
         /// the match), `claim:NAME` (of the token), `host`, `route`, or `global` for all requests together. Several with
-        /// a plus sign between them. A request without it is counted by its client's address.
+        /// a plus sign between them. A request without it, or with several of it, is counted by its client's address.
         preset(preset(vec![LimitKey::Ip], "the client is whom a limit protects others from"))
             per: Vec<LimitKey> = "per" as LimitKeysText;
         /// How many requests a full bucket admits at once. Without it, the number of `rate`. Raise it for clients that

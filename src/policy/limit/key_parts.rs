@@ -7,6 +7,7 @@ use weir_proto_h1::{Field, FieldId};
 
 use super::digest::{Digest, DigestSecret};
 use super::table::Key;
+use crate::policy::form::decoded;
 use crate::policy::{Facts, StepRequest};
 
 /// The parts of a key, in the order of the file.
@@ -53,8 +54,8 @@ impl KeyParts {
         self.0.iter().any(|part| matches!(part, KeyPart::Claim(_)))
     }
 
-    /// The key of a request in the limit of this number. In place of a part that the request does not have, it has the
-    /// client's address.
+    /// The key of a request in the limit of this number. In place of a part that the request does not have, or has
+    /// several times, it has the client's address.
     pub(super) fn read(
         &self,
         secret: &DigestSecret,
@@ -110,15 +111,11 @@ impl KeyPart {
         let (head, block) = (request.head, request.block);
         match self {
             Self::Client => return false,
-            Self::Header(id, name) => {
-                let mut has_any = false;
-                for value in fields(*id, name, request) {
-                    digest.text(value.iter().copied());
-                    has_any = true;
-                }
-                return has_any;
-            }
-            Self::Cookie(name) => match head.cookies(name.as_bytes(), block).next() {
+            Self::Header(id, name) => match only(fields(*id, name, request)) {
+                Some(value) => digest.text(value.iter().copied()),
+                None => return false,
+            },
+            Self::Cookie(name) => match only(head.cookies(name.as_bytes(), block)) {
                 Some(value) => digest.text(value.iter().copied()),
                 None => return false,
             },
@@ -157,11 +154,11 @@ impl KeyPart {
             }
             Self::Header(id, name) => (
                 format!("header {name}"),
-                fields(*id, name, request).next().map(<[u8]>::to_vec),
+                only(fields(*id, name, request)).map(<[u8]>::to_vec),
             ),
             Self::Cookie(name) => {
-                let mut values = head.cookies(name.as_bytes(), block);
-                (format!("cookie {name}"), values.next().map(<[u8]>::to_vec))
+                let value = only(head.cookies(name.as_bytes(), block));
+                (format!("cookie {name}"), value.map(<[u8]>::to_vec))
             }
             Self::Query(name) => {
                 let value = parameter(name, head.query.get(block));
@@ -225,6 +222,13 @@ fn fields<'a>(
     fields.map(move |field| field.value.get(block))
 }
 
+/// The only value. Of several, an endpoint could take another one than Weir, so that a client with a second, ever new
+/// one would be counted by that.
+fn only<T>(mut values: impl Iterator<Item = T>) -> Option<T> {
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
 /// The host in lower case. A dot at its end only marks the name as complete.
 fn host<'a>(request: &StepRequest<'a>) -> impl Iterator<Item = u8> + use<'a> {
     let host = request.head.host(request.block);
@@ -232,37 +236,14 @@ fn host<'a>(request: &StepRequest<'a>) -> impl Iterator<Item = u8> + use<'a> {
     host.iter().map(u8::to_ascii_lowercase)
 }
 
-/// The value of the first query parameter of a name, decoded as HTML forms encode it, so that another spelling of a
+/// The value of the only query parameter of a name, decoded as HTML forms encode it, so that another spelling of a
 /// value is no other key.
 fn parameter<'a>(name: &str, query: &'a [u8]) -> Option<impl Iterator<Item = u8> + use<'a>> {
-    let mut pairs = query.split(|byte| *byte == b'&');
-    pairs.find_map(|pair| {
+    let pairs = query.split(|byte| *byte == b'&');
+    only(pairs.filter_map(|pair| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let key = halves.next().unwrap_or_default();
         let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
         is_it.then(|| decoded(halves.next().unwrap_or_default()))
-    })
-}
-
-/// Decodes form encoding: `+` is a space, `%41` is `A`. A percent sign before anything else stays.
-fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + use<'_> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (byte, after) = match rest {
-            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => (b'%', rest.get(1..)?),
-            },
-            [b'+', after @ ..] => (b' ', after),
-            [byte, after @ ..] => (*byte, after),
-            [] => return None,
-        };
-        rest = after;
-        Some(byte)
-    })
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    u8::try_from(value).ok()
+    }))
 }
