@@ -364,7 +364,8 @@ fn remove_cookie(name: &str, request: &StepRequest<'_>, edits: &mut Edits) {
             .iter()
             .position(|&byte| byte == b'=')
             .unwrap_or(pair.len());
-        !pair.is_empty() && pair.get(..end) != Some(name.as_bytes())
+        let key = pair.get(..end).unwrap_or_default();
+        !pair.is_empty() && key.trim_ascii() != name.as_bytes()
     };
     let others: Vec<&[u8]> = pairs.filter(is_other).collect();
     edits.remove("cookie");

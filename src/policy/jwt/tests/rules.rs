@@ -294,6 +294,11 @@ fn tokens_are_found_in_their_place_alone() {
             Found::Token(b"a.b.c"),
         ),
         (&header, "Authorization: Basic eDp5", Found::Nothing),
+        (
+            &header,
+            "Authorization: Bearer\ta.b.c",
+            Found::Token(b"a.b.c"),
+        ),
         (&header, "Authorization: a.b.c", Found::Nothing),
         (&header, "Authorization: Bearer", Found::Nothing),
         (&header, "Authorization: Bearera.b.c", Found::Nothing),
@@ -326,6 +331,11 @@ fn tokens_are_found_in_their_place_alone() {
         (&cookie, "Cookie: session=a.b.c", Found::Token(b"a.b.c")),
         (
             &cookie,
+            "Cookie: a=b; session = a.b.c ;c=d",
+            Found::Token(b"a.b.c"),
+        ),
+        (
+            &cookie,
             "Cookie: xsession=a; sessionx=b; Session=c",
             Found::Nothing,
         ),
@@ -351,6 +361,9 @@ fn tokens_are_found_in_the_query() {
         ("/?access_token=a.b.c", Found::Token(&b"a.b.c"[..])),
         ("/?x=1&access_token=a.b.c&y=2", Found::Token(b"a.b.c")),
         ("/?access_token=a&access_token=b", Found::Several),
+        // An endpoint decodes names.
+        ("/?%61ccess%5Ftoken=a.b.c", Found::Token(b"a.b.c")),
+        ("/?%61ccess_token=a&access_token=b", Found::Several),
         ("/?Access_Token=a", Found::Nothing),
         ("/?access_token", Found::Nothing),
         ("/access_token=a", Found::Nothing),
