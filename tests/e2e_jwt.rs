@@ -416,3 +416,33 @@ fn the_issuer_of_a_token_chooses_among_several() {
     ));
     assert_eq!(outcome(&weir, &both), (400, "token_ambiguous".to_owned()));
 }
+
+/// CGI, WSGI and PHP take `X_User` for `X-User`, so a client may write neither it nor a token like that.
+#[test]
+fn no_client_forges_a_claim_or_a_token_in_another_spelling() {
+    let key = TokenKey::new("k");
+    let (issuer, endpoint) = (Issuer::start(&key), Endpoint::answering(|_| ok("hello")));
+    let url = issuer.url();
+    let jwt = format!(
+        "{{ issuer = {url:?}, audience = \"api\", on_missing = \"pass\", header = \"X-Token\", forward = true, claims_to_headers = {{ sub = \"X-User\" }} }}"
+    );
+    let token = key.token(&url, "\"sub\":\"ann\"");
+    for (underscores, content_type) in [("keep", "text/plain"), ("drop", "application/grpc")] {
+        let file = config(&endpoint, &jwt);
+        let weir = Weir::start(&format!("{file}underscores = {underscores:?}\n"));
+        for token in [String::new(), format!("X-Token: {token}\r\n")] {
+            // One at a time, because Weir drops two spellings of one name in any case.
+            for name in ["X_User", "x.user", "X_Token"] {
+                let request = format!(
+                    "POST /x HTTP/1.1\r\nHost: weir.test\r\nTransfer-Encoding: chunked\r\nContent-Type: {content_type}\r\n\
+                     {token}{name}: root\r\nX_Other: 1\r\n\r\n0\r\n{name}: root\r\nX_Other: 2\r\n\r\n"
+                );
+                assert_eq!(weir.ask(request).status(), 200);
+                let seen = endpoint.requests().pop().unwrap();
+                assert!(seen.all(name).is_empty(), "{seen:?}");
+                assert_eq!(seen.field("x_other"), Some("1"));
+                assert_eq!(seen.trailers, [("X_Other".to_owned(), "2".to_owned())]);
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::{
-    Cidr, Code, Config, FieldRules, ForwardedHeader, Policies, TrustedPeer, Underscores,
+    Cidr, Code, Config, FieldRules, ForwardedHeader, Policies, TokenPlace, TrustedPeer, Underscores,
 };
 use weir_proto_h1::{Claim, Claims};
 
@@ -161,8 +161,8 @@ fn names_changed(config: &Config) -> impl Iterator<Item = Box<str>> {
     names.map(|name| name.to_ascii_lowercase().into())
 }
 
-/// The fields of requests that the policies of a route write or remove. The pattern has no `..`, so the compiler points
-/// here when there is a new policy.
+/// The fields of requests that the policies of a route write, remove or take tokens from. The pattern has no `..`, so
+/// the compiler points here when there is a new policy.
 fn fields_changed(policies: &Policies) -> impl Iterator<Item = &str> {
     let Policies {
         headers,
@@ -184,9 +184,15 @@ fn fields_changed(policies: &Policies) -> impl Iterator<Item = &str> {
         remove.iter().chain(written)
     });
     let issuers = jwt.iter().flat_map(|jwt| &jwt.issuers);
-    let fields = issuers.flat_map(|issuer| &issuer.claims_to_headers);
-    let of_claims = fields.map(|(_, field)| field);
-    of_headers.chain(of_claims).map(String::as_str)
+    let of_tokens = issuers.flat_map(|issuer| {
+        let place = match &issuer.place {
+            TokenPlace::Header(name) => Some(name),
+            TokenPlace::Cookie(_) | TokenPlace::Query(_) => None,
+        };
+        let of_claims = issuer.claims_to_headers.iter().map(|(_, field)| field);
+        of_claims.chain(place)
+    });
+    of_headers.chain(of_tokens).map(String::as_str)
 }
 
 fn log_fields(config: &Config) -> LogFields {
