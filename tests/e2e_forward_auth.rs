@@ -511,3 +511,37 @@ fn an_upgrade_is_checked_first() {
     client.send("yo");
     client.expect("bye");
 }
+
+/// A proxy that appends leaves the client's own text in front.
+#[test]
+fn the_server_and_the_endpoint_get_the_same_host_from_a_trusted_proxy() {
+    let (auth, app) = (authelia(), Endpoint::answering(|_| ok("wiki")));
+    let route = route_to(&[&app]);
+    let to = format!("http://{}/api/authz/forward-auth", auth.name);
+    for (spelling, fields) in [
+        (
+            "x-forwarded-for",
+            "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Host: public.test, wiki.test\r\n",
+        ),
+        (
+            "x-forwarded-for",
+            "X-Forwarded-Host: public.test\r\nX-Forwarded-Host: wiki.test\r\n",
+        ),
+        (
+            "forwarded",
+            "Forwarded: host=public.test, for=192.0.2.7;host=wiki.test\r\n",
+        ),
+    ] {
+        let weir = Weir::start(&format!(
+            "trusted_proxies = \"127.0.0.1\"\nforwarded_header = \"{spelling}\"\n{route}forward_auth = \"{to}\"\n"
+        ));
+        let cookie = "Cookie: authelia_session=alice\r\n";
+        let answer = weir.ask(request("GET /", &format!("{fields}{cookie}")));
+        assert_eq!(answer.status(), 200);
+        let asked = auth.requests().pop().unwrap();
+        assert_eq!(asked.field("X-Forwarded-Host"), Some("wiki.test"));
+        assert_eq!(asked.field("X-Original-URL"), Some("http://wiki.test/"));
+        let got = app.requests().pop().unwrap();
+        assert_eq!(got.field("X-Forwarded-Host"), Some("wiki.test"));
+    }
+}

@@ -34,6 +34,7 @@ impl<N: Net> Exchange<'_, N> {
         let screened = plan.screen(&listener, peer, request, self.facts.is_grpc_call);
         self.record.fields_dropped = screened.fields_dropped;
         self.facts.client = screened.client.or(self.facts.client);
+        self.facts.forwarded_host = screened.host;
         self.facts.is_https = screened.is_https;
     }
 

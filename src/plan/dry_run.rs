@@ -141,6 +141,7 @@ impl Plan {
         let mut facts = Facts {
             client: request.address,
             trusts_peer: peer.is_trusted,
+            forwarded_host: screened.host,
             is_https: screened.is_https,
             is_grpc_call: is_grpc,
             identity: client.clone().map(Rc::new),

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use weir_proto_h1::{Claims, FieldId, FieldPolicy, Head, OddNamePolicy};
+use weir_proto_h1::{Claims, FieldId, FieldPolicy, Head, OddNamePolicy, Span};
 
 use super::{ForwardedChain, ListenerPlan, Plan};
 
@@ -25,6 +25,8 @@ pub struct ScreenedRequest {
     pub fields_dropped: u32,
     /// The client's address, if a trusted proxy names it.
     pub client: Option<IpAddr>,
+    /// Where the head has the host that the client asked for, if a trusted proxy names it.
+    pub host: Option<Span>,
     /// Whether the client used `https`, to Weir or to a trusted proxy.
     pub is_https: bool,
 }
@@ -58,16 +60,25 @@ impl Plan {
         let mut screened = ScreenedRequest {
             fields_dropped: head.enforce(block, &policy, &is_taken),
             client: None,
+            host: None,
             is_https: peer.is_tls,
         };
         if peer.is_trusted {
             let chain =
                 ForwardedChain::read(head, block, self.forwarded_header, &self.trusted_proxies);
             screened.client = chain.client();
+            screened.host = chain.host().and_then(|host| span_in(host, block));
             screened.is_https = chain.is_https().unwrap_or(peer.is_tls);
         }
         screened
     }
+}
+
+/// Where `block` has `part`, which is a part of it.
+fn span_in(part: &[u8], block: &[u8]) -> Option<Span> {
+    let start = part.as_ptr().addr().checked_sub(block.as_ptr().addr())?;
+    let end = start + part.len();
+    (end <= block.len()).then(|| Span::new(start, end))
 }
 
 /// Which fields with odd names pass. gRPC libraries write underscores into the names of metadata.

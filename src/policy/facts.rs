@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use weir_proto_h1::Span;
+
 use super::Claims;
 use super::PolicyKind;
 use super::forward_auth::AuthNotes;
@@ -17,6 +19,8 @@ pub struct Facts {
     pub client: Option<IpAddr>,
     /// The peer is a trusted proxy, so Weir believes what its fields say about the client.
     pub trusts_peer: bool,
+    /// Where the head has the host that the client asked for, if a trusted proxy names it.
+    pub forwarded_host: Option<Span>,
     /// The client used TLS, to Weir or to a trusted proxy.
     pub is_https: bool,
     /// The request is a gRPC call.

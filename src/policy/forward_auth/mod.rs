@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::{Config, OnAuthError};
-use weir_proto_h1::{Edits, Field, FieldId, Head, is_other_spelling};
+use weir_proto_h1::{Edits, Field, FieldId, is_other_spelling};
 
 pub use verdicts::{AuthNotes, Verdicts};
 
@@ -223,7 +223,7 @@ impl ForwardAuth {
             }
         }
         let scheme: &[u8] = if facts.is_https { b"https" } else { b"http" };
-        let forwarded_host = forwarded_host(head, block, facts).unwrap_or(host);
+        let forwarded_host = facts.forwarded_host.map_or(host, |span| span.get(block));
         let method = head.method_span.get(block);
         let query = head.query.get(block);
         let mark: &[u8] = if head.has_query { b"?" } else { b"" };
@@ -335,15 +335,6 @@ fn sent_path<'a>(request: &StepRequest<'a>) -> &'a [u8] {
         [] => request.head.effective_path(request.block),
         path => path,
     }
-}
-
-/// The host that a trusted proxy says the client has asked for.
-fn forwarded_host<'a>(head: &Head, block: &'a [u8], facts: &Facts) -> Option<&'a [u8]> {
-    let told = head
-        .value(FieldId::XForwardedHost, block)
-        .filter(|_| facts.trusts_peer)?;
-    let first = told.split(|&byte| byte == b',').next()?.trim_ascii();
-    (!first.is_empty()).then_some(first)
 }
 
 /// Whether the server learns this from Weir alone, whatever a client or a trusted proxy says.
