@@ -266,7 +266,7 @@ fn length(answer: &AnswerView<'_>) -> Option<u64> {
 
 /// Whether the answer has, or announces as a trailer, a digest of its content.
 //= rfc9530#2
-// A digest holds for the content with its codings. Whoever sends one wants the content to arrive as it is.
+// A digest holds for the content with its codings. A server that sends one wants the content to arrive as it is.
 fn has_digest(answer: &AnswerView<'_>) -> bool {
     let is_digest = |name: &[u8]| DIGESTS.iter().any(|known| name.eq_ignore_ascii_case(known));
     let mut received = answer.head.iter();

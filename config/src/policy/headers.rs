@@ -106,7 +106,7 @@ table! {
         /// Fields that the message has besides its own; a list makes several of one name.
         optional add: Vec<NamedEntry<Vec<Spanned<ValueTemplate>>>> =
             "add" as NamedEntries<FieldName, OneOrMany<SpannedKind<FieldTemplateText>>>;
-        /// Fields that the message has not, whoever wrote them.
+        /// Fields to take away, whether the sender or Weir wrote them.
         optional remove: Vec<Spanned<String>> = "remove" as OneOrMany<SpannedKind<PlainText>>;
     }
 }

@@ -169,7 +169,7 @@ table! {
         /// no client can forge them.
         optional claims_to_headers: Vec<NamedEntry<String>> =
             "claims_to_headers" as NamedEntries<ClaimName, TokenFieldText>;
-        /// Whether endpoints get the token too. The default is false: whoever has a token can use it.
+        /// Whether endpoints get the token too. The default is false, because anyone who has a token can use it.
         optional forward: bool = "forward" as BooleanKind;
         /// What Weir does with a request without a token: `"deny"` answers 401, which is the default; `"pass"` lets it
         /// pass without claims. A token that is there must be valid in any case.

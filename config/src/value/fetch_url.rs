@@ -68,7 +68,7 @@ fn read(text: &str) -> Result<FetchUrl, Problem> {
     let url = read_any(text)?;
     if !url.is_https && !is_this_machine(&url.host) {
         let problem = Problem::new(format!(
-            "`{text}` is in the clear: whoever is on the way could change what Weir gets"
+            "`{text}` is in the clear: anyone on the way could change what Weir gets"
         ));
         return Err(problem.help("write https://; http:// is for this machine alone"));
     }

@@ -37,7 +37,7 @@ impl ValueKind for NamedFileKind {
     }
 }
 
-/// The path of a file, without what the configuration knows of it.
+/// The path of a file, without its key and position.
 pub(crate) struct FilePathText;
 
 impl TextKind for FilePathText {

@@ -16,7 +16,7 @@ pub enum Refusal {
     Malformed,
     /// A claim or header parameter has a value of the wrong type.
     WrongType,
-    /// It says that whoever reads it must understand an extension.
+    /// It says that its reader must understand an extension.
     Critical,
     /// Weir does not know its algorithm, or the key is for another one.
     Algorithm,
