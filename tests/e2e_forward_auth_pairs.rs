@@ -46,7 +46,7 @@ async fn auth(protocol: Protocol, tls: Option<&Tls>) -> (Server, Asked) {
     (server, asked)
 }
 
-/// An endpoint that answers with the user that it is told.
+/// An endpoint that answers with the user in the request.
 async fn app(protocol: Protocol) -> Server {
     Server::start(protocol, |request: Request<Incoming>| {
         let user = request.headers().get("remote-user").cloned();

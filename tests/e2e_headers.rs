@@ -210,7 +210,7 @@ security_headers = "off"
     assert_eq!(answer.field("X-Frame-Options"), None);
 }
 
-/// An endpoint's own fields stay, and only clients that use HTTPS are told to stay with it.
+/// An endpoint's own fields stay, and only clients that use HTTPS get HSTS.
 #[test]
 fn browsers_are_made_careful() {
     let tls = Tls::new();

@@ -1,7 +1,7 @@
 //! The encoding of HTML forms, which queries have too.
 
 /// Decodes form encoding: `+` is a space, `%41` is `A`. A percent sign before anything else stays.
-pub(super) fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + use<'_> {
+pub fn decoded(text: &[u8]) -> impl Iterator<Item = u8> + use<'_> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (byte, after) = match rest {

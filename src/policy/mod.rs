@@ -19,7 +19,7 @@ pub mod errors;
 mod facts;
 pub mod filter;
 mod flow;
-mod form;
+pub mod form;
 pub mod forward_auth;
 mod headers;
 pub mod ip;

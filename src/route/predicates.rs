@@ -8,6 +8,7 @@ use weir_proto_h1::{Field, FieldId, Method};
 
 use super::RequestView;
 use crate::ids::{JwtId, ListenerId};
+use crate::policy::form::decoded;
 use crate::policy::jwt::Requirement;
 use crate::tls::CertificateIdentity;
 
@@ -289,29 +290,6 @@ fn parameters<'a>(
         let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
         is_it.then(|| decoded(halves.next().unwrap_or_default()))
     })
-}
-
-/// Decodes form encoding: `+` is a space, `%41` is `A`. A percent sign before anything else stays.
-fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (byte, after) = match rest {
-            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => (b'%', rest.get(1..)?),
-            },
-            [b'+', after @ ..] => (b' ', after),
-            [byte, after @ ..] => (*byte, after),
-            [] => return None,
-        };
-        rest = after;
-        Some(byte)
-    })
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    u8::try_from(value).ok()
 }
 
 /// Whether one of the values, or their absence, meets the condition.
