@@ -61,16 +61,17 @@ fn a_client_that_reads_nothing_at_all_costs_bounded_memory() {
     let weir = Weir::start(&routed(PATIENT, std::slice::from_ref(&endpoint.name), ""));
     let before = weir.resident_bytes();
     let client = Conn::narrow(weir.address);
-    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    // All in one segment: once answers wait for the client, Weir reads no further requests from it.
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // The largest windows, then 50 requests.
-    client.send(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
-    client.send(b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0");
+    bytes.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
+    bytes.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0");
     for n in 0..50u8 {
-        let mut block = b"\x82\x86\x04\x06/large\x01\x09weir.test".to_vec();
-        let mut frame = vec![0, 0, block.len() as u8, 1, 5, 0, 0, 0, 2 * n + 1];
-        frame.append(&mut block);
-        client.send(frame);
+        let block = b"\x82\x86\x04\x06/large\x01\x09weir.test";
+        bytes.extend([0, 0, block.len() as u8, 1, 5, 0, 0, 0, 2 * n + 1]);
+        bytes.extend(block);
     }
+    client.send(bytes);
     eventually("all of them", || {
         (endpoint.connections() == 50).then_some(())
     });
