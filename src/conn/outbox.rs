@@ -96,7 +96,7 @@ impl<T: Tx> Outbox<T> {
         self.tx.queued() + self.open.as_ref().map_or(0, OutBlock::len)
     }
 
-    /// Bytes that the kernel has taken since the connection began. A caller tells progress from a stall by them.
+    /// Bytes that the kernel has taken since the count began. A caller tells progress from a stall by them.
     pub fn sent(&self) -> u64 {
         self.pushed - self.tx.queued() as u64
     }
@@ -111,6 +111,11 @@ impl<T: Tx> Outbox<T> {
     pub(super) fn closed(&mut self) -> &mut T {
         self.close();
         &mut self.tx
+    }
+
+    /// Counts sent bytes from here on.
+    pub(super) fn restart_count(&mut self) {
+        self.pushed = self.tx.queued() as u64;
     }
 
     /// Counts bytes that a caller has queued on the sending half itself.

@@ -194,7 +194,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange.check_client_waits()?;
         let (endpoint, lease) = self.lease(exchange).await?;
         let head = mem::take(&mut exchange.buffers.up_head);
-        let mut up = lease.begin(exchange.core, self.plan.limits, head);
+        let mut up = lease.begin(self.plan.limits, head);
         match self.relay(&mut up, exchange).await {
             Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);

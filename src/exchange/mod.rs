@@ -129,6 +129,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Begins an exchange that is not counted as a client's.
+    #[inline(always)] // A call would copy the whole exchange.
     fn begin(
         core: &'a Rc<Core<N>>,
         plan: &'a CorePlan<N>,
@@ -202,6 +203,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Asks the plan what to do with the request.
+    #[inline]
     fn decide(&mut self) -> Decision {
         self.ask_plan(|plan, listener, request, buffers| plan.decide(listener, request, buffers))
     }

@@ -3,7 +3,6 @@
 //! An error says why in three places that agree: the `reason` in the log, `Proxy-Status` (RFC 9209), and an
 //! `application/problem+json` body (RFC 9457) with the id of the request.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use weir_proto_h1::{BodyKind, Decimal, Edits, Framing, Head, Method, Trailers, encode_response};
@@ -174,26 +173,33 @@ fn append_fields(fields: &[(Box<str>, Vec<u8>)], edits: &mut Edits) {
     }
 }
 
-/// The body of the answer to a fault.
+/// The body of the answer to a fault. `id` is Weir's own id, or a given one that needs no escaping.
 fn make_problem_body(reason: Reason, id: &[u8]) -> Vec<u8> {
     let status = reason.status();
     let title = weir_proto_h1::encode::reason(status);
     let (text, code) = (reason.text(), reason.code());
-    // Weir's own id, or a given one that needs no escaping.
-    let id = std::str::from_utf8(id).unwrap_or_default();
-    let mut body = Vec::with_capacity(256);
-    // Writing to a Vec does not fail. All texts are Weir's own and need no escaping.
-    let _ = writeln!(
-        body,
-        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{text}","reason":"{code}","request_id":"{id}"}}"#,
-    );
-    body
+    let status = Decimal::new(status.into());
+    // All texts are Weir's own and need no escaping.
+    [
+        br#"{"type":"about:blank","title":""#,
+        title.as_bytes(),
+        br#"","status":"#,
+        status.as_bytes(),
+        br#","detail":""#,
+        text.as_bytes(),
+        br#"","reason":""#,
+        code.as_bytes(),
+        br#"","request_id":""#,
+        id,
+        b"\"}\n",
+    ]
+    .concat()
 }
 
 /// Adds the fields of the answer to a fault.
 fn append_problem_fields(reason: Reason, via: &str, edits: &mut Edits) {
-    edits.append("Content-Type", "application/problem+json");
-    edits.append("Cache-Control", "no-store");
+    edits.append_fixed("Content-Type", b"application/problem+json");
+    edits.append_fixed("Cache-Control", b"no-store");
     append_proxy_status(reason, via, edits);
 }
 

@@ -45,6 +45,7 @@ pub struct RequestHead<'a> {
 
 impl<'a> RequestHead<'a> {
     /// The request as routes see it.
+    #[inline]
     fn view(&self, buffers: &'a mut ViewBuffers) -> Result<RequestView<'a>, Reason> {
         let view = buffers.view(self.head, self.block);
         let view = view.map_err(Reason::from_request)?;

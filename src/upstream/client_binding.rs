@@ -95,7 +95,7 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Takes out a bound connection that waits for its client's next request.
-    fn take_bound(&self, bound: &Rc<BindingToken>) -> Option<LeasedConnection<N>> {
+    fn take_bound(&self, bound: &Rc<BindingToken>) -> Option<Box<LeasedConnection<N>>> {
         let mut waiting = self.bound.borrow_mut();
         let at = waiting
             .iter()

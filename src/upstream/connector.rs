@@ -40,7 +40,7 @@ pub trait Waiter {
 pub enum EndpointLease<N: Net> {
     /// An HTTP/1.1 connection. `is_reused`: it has carried other requests.
     Connection {
-        leased: LeasedConnection<N>,
+        leased: Box<LeasedConnection<N>>,
         is_reused: bool,
     },
     /// An HTTP/2 stream.
@@ -49,10 +49,10 @@ pub enum EndpointLease<N: Net> {
 
 impl<N: Net> EndpointLease<N> {
     /// Begins a request on the connection or stream. The head of the answer goes into `head`.
-    pub fn begin(self, core: &Core<N>, limits: Limits, head: Head) -> EndpointSide<N> {
+    pub fn begin(self, limits: Limits, head: Head) -> EndpointSide<N> {
         match self {
             Self::Connection { leased, is_reused } => {
-                EndpointSide::http1(core, leased, is_reused, limits, head)
+                EndpointSide::http1(leased, is_reused, limits, head)
             }
             Self::Stream(reservation) => EndpointSide::http2(reservation, head),
         }
@@ -212,7 +212,7 @@ impl<N: Net> Connector<'_, N> {
         need: ConnectionNeed,
         waiter: &mut impl Waiter,
         spent: &mut Duration,
-    ) -> Result<LeasedConnection<N>, ConnectFailure> {
+    ) -> Result<Box<LeasedConnection<N>>, ConnectFailure> {
         let core = self.core;
         let began = core.net.now();
         let header = self.plan.proxy_protocol.map(|version| {
@@ -228,7 +228,7 @@ impl<N: Net> Connector<'_, N> {
         *spent += core.net.now().since(began);
         let late = || Err(Reason::ConnectTimeout.into());
         match opened?.unwrap_or_else(late) {
-            Ok(wire) => Ok(permit.lease(wire, need.owner, core.net.now())),
+            Ok(wire) => Ok(permit.lease(wire, core.net.pool(), need.owner, core.net.now())),
             Err(failure) => {
                 if failure.fault.side == Side::Upstream {
                     permit.report_failure();
@@ -294,6 +294,6 @@ async fn shake_hands<N: Net>(
 
 /// Whether the handshake of a connection has chosen HTTP/2.
 fn speaks_http2<N: Net>(leased: &LeasedConnection<N>) -> bool {
-    let agreed = leased.wire.rx.tls_parameters();
+    let agreed = leased.connection.rx().tls_parameters();
     agreed.is_some_and(|agreed| agreed.protocol == tls::AlpnProtocol::Http2)
 }

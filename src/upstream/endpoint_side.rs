@@ -6,9 +6,7 @@ use std::task::{Context, Poll};
 use weir_proto_h1::{BodyKind, Edits, Head, Limits, Request, Span, Trailers};
 use weir_proto_h2::ErrorCode;
 
-use super::{
-    BindingToken, ConnectionOwner, ConnectionPermit, Endpoint, LeasedConnection, StreamReservation,
-};
+use super::{BindingToken, ConnectionOwner, Endpoint, LeasedConnection, StreamReservation};
 use crate::conn::{Carrier, CarrierMut, ResponsePart, TunnelEnd, http1, http2};
 use crate::core::Core;
 use crate::fault::Fault;
@@ -23,38 +21,25 @@ pub struct EndpointSide<N: Net> {
     transport: EndpointTransport<N>,
 }
 
-/// The connection or stream that carries the request, and the lease of it. The connection must close before the lease
-/// is dropped, because dropping the lease gives the place to the next request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one lives in each exchange, where a box would be an allocation a request"
-)]
+/// The connection or stream that carries the request, and the lease of it.
 enum EndpointTransport<N: Net> {
-    Http1(
-        http1::UpstreamConnection<N>,
-        ConnectionPermit<N>,
-        Option<ConnectionOwner>,
-    ),
+    Http1(Box<LeasedConnection<N>>),
     Http2(http2::UpstreamStream<N>, StreamReservation<N>),
 }
 
 impl<N: Net> EndpointSide<N> {
     /// Uses an HTTP/1.1 connection for one request.
     pub fn http1(
-        core: &Core<N>,
-        leased: LeasedConnection<N>,
-        reused: bool,
+        mut leased: Box<LeasedConnection<N>>,
+        is_reused: bool,
         limits: Limits,
         head: Head,
     ) -> Self {
+        leased.connection.begin(is_reused, limits);
         Self {
             head,
             block: Chunk::default(),
-            transport: EndpointTransport::Http1(
-                http1::UpstreamConnection::new(core, leased.wire, reused, limits),
-                leased.permit,
-                leased.owner,
-            ),
+            transport: EndpointTransport::Http1(leased),
         }
     }
 
@@ -72,7 +57,7 @@ impl<N: Net> EndpointSide<N> {
     /// such connections.
     pub fn http1_connection(&mut self) -> Option<(&mut http1::UpstreamConnection<N>, &Head)> {
         match &mut self.transport {
-            EndpointTransport::Http1(connection, ..) => Some((connection, &self.head)),
+            EndpointTransport::Http1(leased) => Some((&mut leased.connection, &self.head)),
             EndpointTransport::Http2(..) => None,
         }
     }
@@ -86,7 +71,9 @@ impl<N: Net> EndpointSide<N> {
         edits: &Edits,
     ) -> Result<(), Fault> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.request(request, head, block, edits),
+            EndpointTransport::Http1(leased) => {
+                leased.connection.request(request, head, block, edits)
+            }
             EndpointTransport::Http2(wire, _) => wire.request(request, head, block, edits),
         }
     }
@@ -94,7 +81,7 @@ impl<N: Net> EndpointSide<N> {
     /// Sends a piece of the request's body.
     pub fn send_data(&mut self, data: Chunk) -> Result<(), Fault> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.send_data(data),
+            EndpointTransport::Http1(leased) => leased.connection.send_data(data),
             EndpointTransport::Http2(wire, _) => wire.send_data(data),
         }
     }
@@ -102,7 +89,7 @@ impl<N: Net> EndpointSide<N> {
     /// Ends the request.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.send_end(trailers),
+            EndpointTransport::Http1(leased) => leased.connection.send_end(trailers),
             EndpointTransport::Http2(wire, _) => wire.send_end(trailers),
         }
     }
@@ -122,8 +109,10 @@ impl<N: Net> EndpointSide<N> {
         core: &Core<N>,
     ) -> Poll<Result<ResponsePart, Fault>> {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => {
-                wire.poll_response(cx, core, &mut self.head, &mut self.block)
+            EndpointTransport::Http1(leased) => {
+                leased
+                    .connection
+                    .poll_response(cx, core, &mut self.head, &mut self.block)
             }
             EndpointTransport::Http2(wire, _) => {
                 wire.poll_response(cx, &mut self.head, &mut self.block)
@@ -134,7 +123,7 @@ impl<N: Net> EndpointSide<N> {
     /// How the response's body is framed.
     pub fn body(&self) -> BodyKind {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.body(),
+            EndpointTransport::Http1(leased) => leased.connection.body(),
             EndpointTransport::Http2(wire, _) => wire.body(),
         }
     }
@@ -142,7 +131,7 @@ impl<N: Net> EndpointSide<N> {
     /// The protocol that the endpoint switched to, as a span of a 101's head.
     pub fn switched_to(&self) -> Option<Span> {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.switched_to(),
+            EndpointTransport::Http1(leased) => leased.connection.switched_to(),
             EndpointTransport::Http2(..) => None,
         }
     }
@@ -150,7 +139,7 @@ impl<N: Net> EndpointSide<N> {
     /// The response's trailers, once it has ended.
     pub fn trailers(&self) -> &Trailers {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.trailers(),
+            EndpointTransport::Http1(leased) => leased.connection.trailers(),
             EndpointTransport::Http2(wire, _) => wire.trailers(),
         }
     }
@@ -158,7 +147,7 @@ impl<N: Net> EndpointSide<N> {
     /// Announces that about `bytes` of the body follow, so that receives use blocks of a fitting size.
     pub fn expect(&mut self, bytes: usize) {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.expect(bytes),
+            EndpointTransport::Http1(leased) => leased.connection.expect(bytes),
             EndpointTransport::Http2(..) => {}
         }
     }
@@ -166,7 +155,7 @@ impl<N: Net> EndpointSide<N> {
     /// Whether the connection may have been closed as idle while the request was on its way.
     pub fn was_stale(&self) -> bool {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.was_stale(),
+            EndpointTransport::Http1(leased) => leased.connection.was_stale(),
             EndpointTransport::Http2(wire, _) => wire.was_stale(),
         }
     }
@@ -174,7 +163,7 @@ impl<N: Net> EndpointSide<N> {
     /// The system's error when the connection broke; 0 without one.
     pub fn errno(&self) -> u16 {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.errno(),
+            EndpointTransport::Http1(leased) => leased.connection.errno(),
             EndpointTransport::Http2(..) => 0,
         }
     }
@@ -195,9 +184,7 @@ impl<N: Net> EndpointSide<N> {
     /// Whether the connection could be bound to the client's. A shared connection cannot be.
     pub fn is_unbound(&self) -> bool {
         match &self.transport {
-            EndpointTransport::Http1(_, _, owner) => {
-                !matches!(owner, Some(ConnectionOwner::Bound(_)))
-            }
+            EndpointTransport::Http1(leased) => !leased.is_bound(),
             EndpointTransport::Http2(..) => false,
         }
     }
@@ -205,22 +192,22 @@ impl<N: Net> EndpointSide<N> {
     /// Whether the response begins or continues authentication that holds for the connection.
     pub fn challenges_connection(&self) -> bool {
         match &self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.challenges_connection(),
+            EndpointTransport::Http1(leased) => leased.connection.challenges_connection(),
             EndpointTransport::Http2(..) => false,
         }
     }
 
     /// Makes the connection serve only its client from now on.
     pub fn bind(&mut self, bound: Rc<BindingToken>) {
-        if let EndpointTransport::Http1(_, _, owner) = &mut self.transport {
-            *owner = Some(ConnectionOwner::Bound(bound));
+        if let EndpointTransport::Http1(leased) = &mut self.transport {
+            leased.owner = Some(ConnectionOwner::Bound(bound));
         }
     }
 
     /// Closes the connection after this exchange.
     pub fn forsake(&mut self) {
         match &mut self.transport {
-            EndpointTransport::Http1(wire, ..) => wire.forsake(),
+            EndpointTransport::Http1(leased) => leased.connection.forsake(),
             // Other requests use the connection.
             EndpointTransport::Http2(..) => {}
         }
@@ -229,13 +216,8 @@ impl<N: Net> EndpointSide<N> {
     /// Ends the exchange. The connection stays for others if both messages are complete.
     pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
         match self.transport {
-            EndpointTransport::Http1(connection, permit, owner) => {
-                if let Some(wire) = connection.finish() {
-                    let leased = LeasedConnection {
-                        wire,
-                        permit,
-                        owner,
-                    };
+            EndpointTransport::Http1(mut leased) => {
+                if leased.connection.finish() {
                     endpoint.check_in(leased, core.net.now());
                 }
             }
@@ -248,7 +230,7 @@ impl<N: Net> TunnelEnd<N> for EndpointSide<N> {
     #[inline]
     fn carrier(&self) -> Carrier<'_, N> {
         match &self.transport {
-            EndpointTransport::Http1(connection, ..) => Carrier::Http1(&connection.wire),
+            EndpointTransport::Http1(leased) => Carrier::Http1(&leased.connection.wire),
             EndpointTransport::Http2(stream, _) => Carrier::Http2(stream.handle()),
         }
     }
@@ -256,7 +238,7 @@ impl<N: Net> TunnelEnd<N> for EndpointSide<N> {
     #[inline]
     fn carrier_mut(&mut self) -> CarrierMut<'_, N> {
         match &mut self.transport {
-            EndpointTransport::Http1(connection, ..) => CarrierMut::Http1(&mut connection.wire),
+            EndpointTransport::Http1(leased) => CarrierMut::Http1(&mut leased.connection.wire),
             EndpointTransport::Http2(stream, _) => CarrierMut::Http2(stream.handle()),
         }
     }

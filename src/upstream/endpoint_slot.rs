@@ -196,9 +196,9 @@ impl<N: Net> EndpointSlot<N> {
     #[cold]
     pub(super) fn offer(
         &self,
-        leased: LeasedConnection<N>,
+        leased: Box<LeasedConnection<N>>,
         now: Instant,
-    ) -> Option<LeasedConnection<N>> {
+    ) -> Option<Box<LeasedConnection<N>>> {
         if self.is_over() {
             return None;
         }

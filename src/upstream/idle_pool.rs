@@ -18,7 +18,7 @@ use crate::plan::Protocol;
 
 /// An idle connection.
 pub(super) struct PooledConnection<N: Net> {
-    pub(super) leased: LeasedConnection<N>,
+    pub(super) leased: Box<LeasedConnection<N>>,
     pub(super) since: Instant,
 }
 
@@ -173,12 +173,13 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Pools a connection for the next request, unless enough are idle or it has ended.
-    pub fn check_in(self: &Rc<Self>, mut leased: LeasedConnection<N>, now: Instant) {
+    pub fn check_in(self: &Rc<Self>, mut leased: Box<LeasedConnection<N>>, now: Instant) {
         // Bytes after a response are no response to the next request.
-        if !leased.wire.rx.is_quiet(false) {
+        let rx = leased.connection.rx_mut();
+        if !rx.is_quiet(false) {
             return;
         }
-        leased.wire.rx.expect(0);
+        rx.expect(0);
         let is_bound = leased.is_bound();
         if self.slot.is_in_demand() {
             let kept = match is_bound {
@@ -200,8 +201,8 @@ impl<N: Net> Endpoint<N> {
             return;
         };
         let open = leased
-            .wire
-            .rx
+            .connection
+            .rx_mut()
             .poll_recv(&mut Context::from_waker(&waker))
             .is_pending();
         reaper.waker.set(Some(waker));
@@ -248,7 +249,7 @@ impl<N: Net> LeasedConnection<N> {
     /// Whether the connection is still open. The caller waits on it next, so its `cx` is registered.
     #[inline]
     pub(super) fn is_open(&mut self, cx: &mut Context<'_>, must_recheck: bool) -> bool {
-        let rx = &mut self.wire.rx;
+        let rx = self.connection.rx_mut();
         rx.poll_recv(cx).is_pending() && rx.is_quiet(must_recheck)
     }
 }
@@ -275,7 +276,10 @@ impl<N: Net> IdleReaper<N> {
     pub(super) async fn run(&self) {
         poll_fn::<(), _>(|cx| {
             self.waker.set(Some(cx.waker().clone()));
-            self.retain(|_, idle| idle.leased.wire.rx.poll_recv(cx).is_pending());
+            self.retain(|_, idle| {
+                let rx = idle.leased.connection.rx_mut();
+                rx.poll_recv(cx).is_pending()
+            });
             Poll::Pending
         })
         .await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::client_binding::BindingToken;
 use super::endpoint_slot::EndpointSlot;
-use crate::conn::Wire;
-use crate::io::{Instant, Net};
+use crate::conn::{Wire, http1};
+use crate::io::{Instant, Net, Pool};
 
 /// The right to one connection. Dropping the permit gives the right to the next queued request.
 pub struct ConnectionPermit<N: Net> {
@@ -16,10 +16,11 @@ pub struct ConnectionPermit<N: Net> {
     opened: Option<Instant>,
 }
 
-/// A connection and its permit.
+/// A connection and its permit. It lives in a box from its first request to its end, because it moves several times
+/// with each request.
 pub struct LeasedConnection<N: Net> {
     /// The connection.
-    pub wire: Wire<N>,
+    pub connection: http1::UpstreamConnection<N>,
     /// The permit, which is dropped after the connection is closed.
     pub permit: ConnectionPermit<N>,
     /// The only client that may use it; `None` if any may.
@@ -55,7 +56,7 @@ impl<N: Net> LeasedConnection<N> {
     }
 
     /// Closes the connection and returns its permit, which allows another.
-    pub(super) fn close(self) -> ConnectionPermit<N> {
+    pub(super) fn close(self: Box<Self>) -> ConnectionPermit<N> {
         let mut permit = self.permit;
         permit.close();
         permit
@@ -72,16 +73,17 @@ impl<N: Net> ConnectionPermit<N> {
     pub fn lease(
         mut self,
         wire: Wire<N>,
+        pool: &Pool,
         owner: Option<SocketAddr>,
         now: Instant,
-    ) -> LeasedConnection<N> {
+    ) -> Box<LeasedConnection<N>> {
         self.opened = Some(now);
         self.slot.count_opened();
-        LeasedConnection {
-            wire,
+        Box::new(LeasedConnection {
+            connection: http1::UpstreamConnection::new(wire, pool),
             permit: self,
             owner: owner.map(ConnectionOwner::Told),
-        }
+        })
     }
 
     /// How long the connection has been open.

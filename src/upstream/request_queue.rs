@@ -22,7 +22,7 @@ use crate::io::Net;
 /// An offer of a connection or stream to an attempt.
 pub enum ConnectionOffer<N: Net> {
     /// An open connection.
-    Reuse(LeasedConnection<N>),
+    Reuse(Box<LeasedConnection<N>>),
     /// The right to open one.
     Connect(ConnectionPermit<N>),
     /// A stream on a shared connection.

@@ -24,7 +24,7 @@ impl<N: Net> Endpoint<N> {
     pub fn begin_http2(
         self: &Rc<Self>,
         core: &Rc<Core<N>>,
-        leased: LeasedConnection<N>,
+        leased: Box<LeasedConnection<N>>,
         config: Config,
         connecting: Option<ConnectingGuard<N>>,
     ) -> StreamReservation<N> {
@@ -33,7 +33,10 @@ impl<N: Net> Endpoint<N> {
             is_https: self.uses_tls(),
             ..config
         };
-        let LeasedConnection { wire, permit, .. } = leased;
+        let LeasedConnection {
+            connection, permit, ..
+        } = *leased;
+        let wire = connection.into_wire();
         let out = Outbox::new(wire.tx, core.net.pool().clone());
         let machine = Connection::client(config);
         let shared = SharedConnection {

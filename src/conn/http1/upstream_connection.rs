@@ -9,12 +9,12 @@ use weir_proto_h1::{
 
 use super::DownstreamConnection;
 use super::downstream_connection::overrun;
-use crate::conn::{BufferedWire, ResponsePart, Wire};
+use crate::conn::{BufferedWire, ResponsePart, Wire, WireRx};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry};
-use crate::io::{Chunk, Net, Rx, errno};
+use crate::io::{Chunk, Net, Pool, Rx, errno};
 
-/// A connection to an endpoint while it serves a request.
+/// A connection to an endpoint, while it serves a request and between requests.
 pub struct UpstreamConnection<N: Net> {
     /// The connection and its buffers.
     pub wire: BufferedWire<N>,
@@ -30,16 +30,39 @@ pub struct UpstreamConnection<N: Net> {
 }
 
 impl<N: Net> UpstreamConnection<N> {
-    /// Begins a request on a connection.
-    pub fn new(core: &Core<N>, wire: Wire<N>, is_reused: bool, limits: Limits) -> Self {
+    /// Takes over a connection that has served no request yet.
+    pub fn new(wire: Wire<N>, pool: &Pool) -> Self {
         Self {
-            wire: BufferedWire::new(wire, core.net.pool()),
-            machine: Client::new(limits),
-            is_reused,
+            wire: BufferedWire::new(wire, pool),
+            machine: Client::new(Limits::default()),
+            is_reused: false,
             is_silent: true,
             is_forsaken: false,
             errno: 0,
         }
+    }
+
+    /// Prepares for the next request.
+    pub fn begin(&mut self, is_reused: bool, limits: Limits) {
+        self.wire.out.restart_count();
+        self.machine = Client::new(limits);
+        self.is_reused = is_reused;
+        self.is_silent = true;
+    }
+
+    /// The connection itself, for another protocol.
+    pub fn into_wire(self) -> Wire<N> {
+        self.wire.into_wire()
+    }
+
+    /// The receiving half.
+    pub fn rx(&self) -> &WireRx<N> {
+        &self.wire.rx
+    }
+
+    /// The receiving half.
+    pub fn rx_mut(&mut self) -> &mut WireRx<N> {
+        &mut self.wire.rx
     }
 
     /// Writes the request's head. `head` must have no fields that are for one hop only.
@@ -215,14 +238,13 @@ impl<N: Net> UpstreamConnection<N> {
         self.is_forsaken = true;
     }
 
-    /// Ends the exchange. Returns the connection if it may serve another request: Weir has sent the request and
+    /// Ends the exchange. Returns whether the connection may serve another request: Weir has sent the request and
     /// received the answer in full.
-    pub fn finish(mut self) -> Option<Wire<N>> {
+    pub fn finish(&mut self) -> bool {
         let unread = self.wire.inbox.bytes().len();
-        let may_serve = !self.is_forsaken
+        !self.is_forsaken
             && self.wire.out.queued() == 0
-            && self.machine.finish(unread) == Next::Reuse;
-        may_serve.then(|| self.wire.into_wire())
+            && self.machine.finish(unread) == Next::Reuse
     }
 }
 
