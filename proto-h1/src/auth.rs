@@ -17,15 +17,23 @@ const CHALLENGES: FieldSet = FieldSet::of(&[FieldId::WwwAuthenticate, FieldId::P
 /// not shared.
 #[must_use]
 pub fn authenticates_connection(value: &[u8]) -> bool {
-    list(value).any(|element| {
-        let end = element.iter().position(|byte| matches!(byte, b' ' | b'\t'));
-        let word = element
-            .get(..end.unwrap_or(element.len()))
-            .unwrap_or_default();
-        SCHEMES
-            .iter()
-            .any(|scheme| scheme.eq_ignore_ascii_case(word))
-    })
+    // Credentials are mostly one element, and a token in them is long. Looking for the comma is
+    // cheaper than splitting.
+    if !value.contains(&b',') {
+        return begins_with_scheme(value.trim_ascii_start());
+    }
+    list(value).any(begins_with_scheme)
+}
+
+/// Returns whether the first word of an element is one of [`SCHEMES`].
+fn begins_with_scheme(element: &[u8]) -> bool {
+    let end = element.iter().position(|byte| matches!(byte, b' ' | b'\t'));
+    let word = element
+        .get(..end.unwrap_or(element.len()))
+        .unwrap_or_default();
+    SCHEMES
+        .iter()
+        .any(|scheme| scheme.eq_ignore_ascii_case(word))
 }
 
 /// Returns whether a response asks for authentication of the connection or continues it.
