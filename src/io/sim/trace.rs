@@ -70,6 +70,7 @@ struct Entry {
 /// The last events, and a fingerprint of all events.
 pub(super) struct Trace {
     last: VecDeque<Entry>,
+    events: u64,
     fingerprint: u64,
 }
 
@@ -80,6 +81,7 @@ impl Trace {
     pub(super) fn new() -> Self {
         Self {
             last: VecDeque::with_capacity(SHOWN_MAX),
+            events: 0,
             fingerprint: 0xCBF2_9CE4_8422_2325,
         }
     }
@@ -92,6 +94,7 @@ impl Trace {
         for word in [at_ns, who, what as u64, id, n] {
             self.fingerprint = (self.fingerprint ^ word).wrapping_mul(0x0000_0100_0000_01B3);
         }
+        self.events += 1;
         if self.last.len() == SHOWN_MAX {
             self.last.pop_front();
         }
@@ -102,6 +105,11 @@ impl Trace {
             id,
             n,
         });
+    }
+
+    /// How many events there have been.
+    pub(super) fn events(&self) -> u64 {
+        self.events
     }
 
     /// Equal for equal runs.

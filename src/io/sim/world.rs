@@ -343,6 +343,12 @@ impl World {
         self.world.most_begun.get()
     }
 
+    /// How many events of input and output there have been, those of scripts too: connections, receives, sends,
+    /// doorbells.
+    pub fn events(&self) -> u64 {
+        self.world.shared.with(|kernel| kernel.env.trace.events())
+    }
+
     /// A hash of everything that has happened; equal for equal runs.
     pub fn fingerprint(&self) -> u64 {
         self.world
