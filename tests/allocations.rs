@@ -18,10 +18,11 @@ use weir::io::ring::{self, Ring};
 use weir::io::{ListenSocket, SocketOrigin};
 use weir::obs::{AccessLog, LogFormat, Obs};
 use weir::plan::{EndpointSets, ListenerId, Plan};
+use weir::policy::Registry;
 use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, SharedState};
 
 use counting_allocator::{CountingAllocator, count_in};
-use e2e::{Authority, DEADLINE, Weir, tls_to};
+use e2e::{Authority, DEADLINE, TokenKey, Weir, key_set, tls_to};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -133,6 +134,53 @@ fn rules_for_fields_cost_no_allocation() {
     check_with(keys, GET, answer, 4);
 }
 
+/// The first request with a token verifies it; from then on the core knows it. What endpoints get makes no difference:
+/// the token or not, and claims in fields.
+#[test]
+fn known_tokens_cost_no_allocation() {
+    let key = TokenKey::new("k");
+    let claims = r#""sub":"ann","scope":"read write","roles":["a","b"]"#;
+    let token = key.token("https://issuer.test/", claims);
+    let answer = "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n";
+    let field = format!("Authorization: Bearer {token}\r\n\r\n");
+    let cookie = format!("Cookie: a=b; t={token}; c=d\r\n\r\n");
+    for (more, line) in [
+        ("forward = true", &field),
+        ("require = { scope = \"read\" }", &field),
+        (
+            "claims_to_headers = { sub = \"X-User\", roles = \"X-Roles\" }",
+            &field,
+        ),
+        ("cookie = \"t\"", &cookie),
+    ] {
+        let request = GET.replace("Cookie: a=b\r\n\r\n", line);
+        let keys = format!(
+            "jwt = {{ issuer = \"https://issuer.test/\", audience = \"api\", \
+             jwks_url = \"https://issuer.test/keys\", {more} }}"
+        );
+        let post = |plan: &mut Plan| {
+            for board in plan.states.key_boards() {
+                let keys = board.source().read_fetched(key_set(&[&key]).as_bytes());
+                board.post(keys.unwrap().keys);
+            }
+        };
+        let core = Core::start_with(&keys, endpoint(&request, answer), None, post);
+        let clients = (0..4).map(|_| connect(core.address)).collect();
+        count(core, clients, &request, ALLOCATIONS_MAX);
+    }
+}
+
+/// Limits keep no text of what they count by, and write their fields in place.
+#[test]
+fn limits_cost_no_allocation() {
+    let answer = "HTTP/1.1 204 No Content\r\nServer: endpoint\r\n\r\n";
+    let keys = "limit = [\"1000000/s per ip\", \"1000000/s per cookie:a + host\"]";
+    let ready = |plan: &mut Plan| plan.states.equip(&mut Registry::default());
+    let core = Core::start_with(keys, endpoint(GET, answer), None, ready);
+    let clients = (0..4).map(|_| connect(core.address)).collect();
+    count(core, clients, GET, ALLOCATIONS_MAX);
+}
+
 /// Sends requests over `clients` connections at once and counts the core's allocations.
 #[track_caller]
 fn check(request: &str, answer: &str, clients: u64) {
@@ -181,6 +229,16 @@ struct Core {
 
 impl Core {
     fn start(keys: &str, endpoint: SocketAddr, tls: Option<String>) -> Self {
+        Self::start_with(keys, endpoint, tls, |_| {})
+    }
+
+    /// Like `start`; `ready` does with the plan what control does otherwise.
+    fn start_with(
+        keys: &str,
+        endpoint: SocketAddr,
+        tls: Option<String>,
+        ready: impl FnOnce(&mut Plan),
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let text = format!(
@@ -193,6 +251,7 @@ impl Core {
         let mut plan = Plan::compile(&config).unwrap();
         let endpoints = EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).unwrap();
         plan.equip(&weir::tls::load(&config, None, "test.toml").unwrap().0);
+        ready(&mut plan);
         let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
         let log = AccessLog::file("/dev/null".into(), LogFormat::Json).unwrap();
         let (obs, sides) = Obs::start(1, (&plan, &endpoints), Some(log)).unwrap();

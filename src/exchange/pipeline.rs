@@ -134,14 +134,16 @@ impl<'a, N: Net> Exchange<'a, N> {
     /// Applies the edits of the route's steps to the request, for an attempt at this endpoint. Drops those for an
     /// earlier attempt.
     pub(super) fn edit_request(&mut self, route: &RoutePlan, upstream: &str, endpoint: &Address) {
-        let (attempt, end) = (AttemptFacts { upstream, endpoint }, self.request_end);
-        self.with_steps(|on| {
-            on.to_upstream.rewind(end);
-            for step in &route.steps {
-                step.step
-                    .edit_request(&on.request, on.facts, &attempt, on.to_upstream);
-            }
-        });
+        self.buffers.to_upstream.edits.rewind(self.request_end);
+        if route.steps.iter().any(|step| step.step.edits_requests()) {
+            let attempt = AttemptFacts { upstream, endpoint };
+            self.with_steps(|on| {
+                for step in &route.steps {
+                    step.step
+                        .edit_request(&on.request, on.facts, &attempt, on.to_upstream);
+                }
+            });
+        }
         self.replace_target(route);
     }
 
@@ -234,7 +236,6 @@ impl<'a, N: Net> Exchange<'a, N> {
         let route = self.route.and_then(|id| self.plan.plan.route(id));
         let target = route.map(|route| &route.target);
         let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
-        let mut digits = [0; 32];
         act(StepContext {
             request: StepRequest {
                 head,
@@ -253,7 +254,8 @@ impl<'a, N: Net> Exchange<'a, N> {
                     true => head.effective_path(block),
                     false => &decision.sent,
                 },
-                id: self.record.id_text(block, &mut digits),
+                id: self.record.id,
+                given_id: self.record.given_id.get(block),
                 now: self.core.net.now(),
                 wall_ms: self.core.net.wall_ms(),
             },

@@ -1,9 +1,9 @@
 //! Events as plain data. One event feeds both the counters and the access log, so the two never disagree.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use crate::fault::Reason;
+use crate::ids::RequestId;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;
 use crate::tls::TlsParameters;
@@ -115,50 +115,6 @@ pub(super) fn grpc_place(status: u32) -> usize {
 const HTTP_OF_GRPC: [u16; 17] = [
     200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
 ];
-
-/// The id of a request: 128 bits, shown as 32 lower-case hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(pub u64, pub u64);
-
-impl RequestId {
-    /// The id as text: the given one if there is one, and this id's digits otherwise.
-    pub fn text<'a>(self, given: &'a [u8], digits: &'a mut [u8; 32]) -> &'a [u8] {
-        if given.is_empty() {
-            self.write_hex(digits);
-            digits
-        } else {
-            given
-        }
-    }
-
-    pub fn write_hex(self, out: &mut [u8; 32]) {
-        let (words, _) = out.as_chunks_mut::<8>();
-        let halves = [self.0 >> 32, self.0, self.1 >> 32, self.1];
-        for (word, half) in words.iter_mut().zip(halves) {
-            *word = hex_digits(half as u32);
-        }
-    }
-}
-
-/// The hex digits of a number, computed in one word that holds two digits for each byte.
-#[inline]
-fn hex_digits(number: u32) -> [u8; 8] {
-    const LOW: u64 = u64::from_le_bytes([1; 8]);
-    // The first digit comes from the highest bits and ends up in the lowest.
-    let mut bytes = u64::from(number.swap_bytes());
-    bytes = (bytes | bytes << 16) & 0x0000_ffff_0000_ffff;
-    bytes = (bytes | bytes << 8) & 0x00ff_00ff_00ff_00ff;
-    let values = (bytes >> 4 & 0x000f_000f_000f_000f) | (bytes & 0x000f_000f_000f_000f) << 8;
-    let are_letters = (values + LOW * 6) >> 4 & LOW;
-    let beyond_digits = u64::from(b'a' - 10 - b'0');
-    (values + LOW * u64::from(b'0') + are_letters * beyond_digits).to_le_bytes()
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:016x}", self.0, self.1)
-    }
-}
 
 /// The events on a client's HTTP/2 connection since the last report.
 #[derive(Clone, Debug, Default)]

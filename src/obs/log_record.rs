@@ -4,13 +4,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::event::{ExchangeEvent, RequestId};
+use super::event::ExchangeEvent;
 use super::limits::{
     CUT_MARK, LOG_AGENT_BYTES_MAX, LOG_HOST_BYTES_MAX, LOG_METHOD_BYTES_MAX, LOG_PATH_BYTES_MAX,
     LOG_REFERER_BYTES_MAX, LOG_SUBJECT_BYTES_MAX,
 };
 use super::process::LogLevel;
 use crate::fault::Reason;
+use crate::ids::RequestId;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;

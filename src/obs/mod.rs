@@ -32,7 +32,9 @@ use std::{io, thread};
 pub use access_log::{AccessLog, LineStyle};
 pub use core_report::CoreReport;
 pub use endpoint_troubles::EndpointTroubles;
-pub use event::{ExchangeEvent, Http2Tally, RequestId};
+pub use event::{ExchangeEvent, Http2Tally};
+
+pub use crate::ids::RequestId;
 pub use process::LogLevel;
 pub use redactor::Redactor;
 pub use weir_config::LogFormat;

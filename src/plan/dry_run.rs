@@ -14,6 +14,7 @@ use super::{
     RequestHead, RouteId, RouteTarget, UpstreamId, is_grpc,
 };
 use crate::fault::Reason;
+use crate::ids::RequestId;
 use crate::io::{Address, Instant};
 use crate::policy::{Claims, Facts, PlannedStep, StepRequest, StepVerdict};
 use crate::tls::CertificateIdentity;
@@ -198,7 +199,8 @@ impl Plan {
                 true => &decision.sent,
                 false => head.effective_path(block),
             },
-            id: b"",
+            id: RequestId(0, 0),
+            given_id: b"",
             now: Instant::default(),
             wall_ms: 0,
         };

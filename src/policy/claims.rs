@@ -6,6 +6,10 @@ use super::json::{Json, Object};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims(Object);
 
+/// A claim that can be the value of a field.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimValue<'c>(&'c Json);
+
 impl Claims {
     /// The claims that an object has.
     #[must_use]
@@ -61,29 +65,20 @@ impl Claims {
         })
     }
 
-    /// Writes the claim `name` as the value of a field: text as [`Claims::text`] gives it, the members of a list with
-    /// commas between them. Returns whether `out` has the value. There is none, and `out` stays as it is, without
-    /// such a claim, and if the value could be taken for another one: with a control character in it, with a comma in
-    /// a member of a list, or with a member that has no text.
-    pub fn write_field(&self, name: &str, out: &mut Vec<u8>) -> bool {
-        let Some(value) = self.get(name) else {
-            return false;
-        };
-        let start = out.len();
-        let is_written = match value {
-            Json::List(list) => list.iter().enumerate().all(|(index, member)| {
-                if index > 0 {
-                    out.push(b',');
-                }
-                let text = member.scalar().filter(|text| !text.contains(','));
-                text.is_some_and(|text| write_visible(text, out))
+    /// The claim `name` as the value of a field: text as [`Claims::text`] gives it, the members of a list with commas
+    /// between them. `None` without such a claim, and if the value could be taken for another one: with a control
+    /// character in it, with a comma in a member of a list, or with a member that has no text.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<ClaimValue<'_>> {
+        let value = self.get(name)?;
+        let is_safe = match value {
+            Json::List(list) => list.iter().all(|member| {
+                let text = member.scalar();
+                text.is_some_and(|text| is_visible(text) && !text.contains(','))
             }),
-            value => value.scalar().is_some_and(|text| write_visible(text, out)),
+            value => value.scalar().is_some_and(is_visible),
         };
-        if !is_written {
-            out.truncate(start);
-        }
-        is_written
+        is_safe.then_some(ClaimValue(value))
     }
 
     /// The memory that the claims use, in bytes.
@@ -93,14 +88,24 @@ impl Claims {
     }
 }
 
-/// Appends `text`, unless it has characters that a field's value may not have.
-//= rfc9110#5.5
-fn write_visible(text: &str, out: &mut Vec<u8>) -> bool {
-    let is_visible = !text.bytes().any(|byte| byte.is_ascii_control());
-    if is_visible {
-        out.extend_from_slice(text.as_bytes());
+impl<'c> ClaimValue<'c> {
+    /// The pieces of the value, one behind the other.
+    pub fn pieces(self) -> impl Iterator<Item = &'c str> {
+        let members = match self.0 {
+            Json::List(list) => list,
+            value => std::slice::from_ref(value),
+        };
+        members.iter().enumerate().flat_map(|(index, member)| {
+            let comma = (index > 0).then_some(",");
+            comma.into_iter().chain(member.scalar())
+        })
     }
-    is_visible
+}
+
+/// Whether a field's value may have all characters of `text`.
+//= rfc9110#5.5
+fn is_visible(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_control())
 }
 
 fn find<'o>(object: &'o Object, name: &str) -> Option<&'o Json> {
@@ -180,12 +185,7 @@ mod tests {
             r#"{"sub":"ann","n":3,"roles":["a","b"],"none":[],"crlf":"a\r\nX-Admin: 1","tab":"a\tb","nul":"\u0000",
                 "two":["x,admin"],"deep":[["a"]],"cr":["a","b\r"],"o":{"a":1},"null":null,"utf":"zoë"}"#,
         );
-        let value = |name| {
-            let mut out = b"x".to_vec();
-            let is_written = claims.write_field(name, &mut out);
-            assert!(is_written || out == b"x", "{name} leaves {out:?}");
-            is_written.then(|| String::from_utf8(out.split_off(1)).unwrap())
-        };
+        let value = |name| Some(claims.field(name)?.pieces().collect::<String>());
         for (name, wanted) in [
             ("sub", "ann"),
             ("n", "3"),

@@ -36,7 +36,7 @@ mod verdict;
 
 pub use call::{AnswerBody, Call, CallAnswer, CallRequest};
 pub use certificate_fields::{put_names, put_subject};
-pub use claims::Claims;
+pub use claims::{ClaimValue, Claims};
 pub use compile::{compile_listener, compile_route, compile_without_route};
 pub use facts::{Facts, Notes};
 pub use flow::{Flow, StepReply, Wait, Woken};
@@ -171,6 +171,23 @@ impl Step {
         }
     }
 
+    /// Whether the step ever edits requests. If no step of a route does, requests cost nothing more.
+    #[must_use]
+    pub fn edits_requests(&self) -> bool {
+        match self {
+            Self::Jwt(jwt) => jwt.edits_requests(),
+            Self::ForwardAuth(_) | Self::Headers(_) => true,
+            Self::Ip(_)
+            | Self::Cors(_)
+            | Self::Concurrency(_)
+            | Self::Limit(_)
+            | Self::SecurityHeaders(_)
+            | Self::Compress(_) => false,
+            #[cfg(test)]
+            Self::Probe(_) => false,
+        }
+    }
+
     /// Changes the request on its way to an endpoint, once for each attempt. The fields that Weir itself adds are
     /// there already.
     pub fn edit_request(
@@ -216,9 +233,8 @@ impl Step {
     #[must_use]
     pub fn edits_answers(&self) -> bool {
         match self {
-            Self::Ip(_) | Self::Jwt(_) => false,
+            Self::Ip(_) | Self::Jwt(_) | Self::Concurrency(_) => false,
             Self::Cors(_)
-            | Self::Concurrency(_)
             | Self::Limit(_)
             | Self::ForwardAuth(_)
             | Self::SecurityHeaders(_)

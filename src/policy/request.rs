@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use weir_proto_h1::{BodyKind, Edits, Head, Request};
 
 use super::filter::Filters;
-use crate::ids::{ListenerId, RouteId};
+use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::{Address, Instant};
 use crate::tls::TlsParameters;
 
@@ -34,8 +34,10 @@ pub struct StepRequest<'a> {
     pub path: &'a [u8],
     /// The path that endpoints get, without the query.
     pub sent_path: &'a [u8],
-    /// The id of the request.
-    pub id: &'a [u8],
+    /// The id that Weir gives the request.
+    pub id: RequestId,
+    /// The id that the client has given it; empty if it has none that Weir takes over.
+    pub given_id: &'a [u8],
     /// Now, by the clock that no one sets.
     pub now: Instant,
     /// Now, in milliseconds since the Unix epoch.

@@ -9,7 +9,7 @@ use weir_proto_h1::path::decode_octet;
 use weir_proto_h1::{FieldId, Head};
 
 use super::certificate_fields::put_subject;
-use super::{AttemptFacts, Facts, StepRequest};
+use super::{AttemptFacts, ClaimValue, Facts, StepRequest};
 
 /// What fills in a [`Template`].
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +117,7 @@ fn put_variable(variable: &Variable, from: &Variables<'_>, out: &mut ValueWriter
             }
         }
         Variable::Scheme => out.put(if facts.is_https { b"https" } else { b"http" }),
-        Variable::RequestId => out.put(request.id),
+        Variable::RequestId => out.put(request.id.text(request.given_id, &mut [0; 32])),
         // Over HTTP/2, a request need not have Host: its authority means the same.
         Variable::Header(name) if name == "host" => out.put(head.authority.get(block)),
         Variable::Header(name) => {
@@ -168,15 +168,8 @@ fn put_claim(name: &str, facts: &Facts, out: &mut ValueWriter<'_>) {
     let Some(claims) = &facts.claims else {
         return;
     };
-    let is_plain = |text: &&str| !text.bytes().any(|byte| byte.is_ascii_control());
-    if let Some(text) = claims.text(name).filter(is_plain) {
-        return out.put(text.as_bytes());
-    }
-    // A list.
-    let mut text = Vec::new();
-    if claims.write_field(name, &mut text) {
-        out.put(&text);
-    }
+    let pieces = claims.field(name).into_iter().flat_map(ClaimValue::pieces);
+    pieces.for_each(|piece| out.put(piece.as_bytes()));
 }
 
 /// Writes what `value` shows.

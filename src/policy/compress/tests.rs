@@ -4,7 +4,7 @@ use weir_config::ContentCoding;
 use weir_proto_h1::{Client, Edits, Event, Limits, Server};
 
 use super::*;
-use crate::ids::ListenerId;
+use crate::ids::{ListenerId, RequestId};
 use crate::io::{Instant, Pool};
 use crate::policy::filter::{Chain, Filters, Framed, Part};
 
@@ -75,7 +75,8 @@ fn edit_with(request: &str, answer: &str, is_memory_short: bool) -> Edited {
         pattern: 0,
         path: b"",
         sent_path: b"",
-        id: b"",
+        id: RequestId(1, 2),
+        given_id: b"",
         now: Instant::default(),
         wall_ms: 0,
     };

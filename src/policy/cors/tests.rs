@@ -4,7 +4,7 @@ use weir_config::parse;
 use weir_proto_h1::{BodyKind, Edits, Limits, Request, parse_request, parse_response};
 
 use super::*;
-use crate::ids::{ListenerId, RouteId};
+use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::Instant;
 
 /// The step that `cors = RULES` makes, and a core's state for it.
@@ -46,7 +46,8 @@ impl Tested {
             pattern: 0,
             path: b"/",
             sent_path: b"/",
-            id: b"id",
+            id: RequestId(1, 2),
+            given_id: b"id",
             now: Instant(1),
             wall_ms: 0,
         };

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use weir_proto_h1::{BodyKind, Head, Limits, Request, Span, parse_request};
 
 use super::*;
-use crate::ids::{ListenerId, RouteId};
+use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::Instant;
 
 /// A request, as a step sees it.
@@ -47,7 +47,8 @@ impl Asked {
             pattern: 0,
             path: b"",
             sent_path: &self.sent_path,
-            id: b"id-1",
+            id: RequestId(1, 2),
+            given_id: b"id-1",
             now: self.now,
             wall_ms: 0,
         };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use weir_proto_h1::{BodyKind, Framing, Head, Limits, Request, encode_request, parse_request};
 
 use super::*;
-use crate::ids::{ListenerId, RouteId};
+use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::{Address, Instant};
 use crate::policy::Claims;
 use crate::tls::CertificateIdentity;
@@ -51,7 +51,8 @@ impl Asked {
             pattern: self.pattern,
             path: self.path.as_bytes(),
             sent_path: b"",
-            id: b"id-1",
+            id: RequestId(1, 2),
+            given_id: b"id-1",
             now: Instant(1),
             wall_ms: 0,
         };

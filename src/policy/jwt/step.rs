@@ -154,6 +154,12 @@ impl JwtStep {
         fields.any(|(_, field)| field.as_bytes().eq_ignore_ascii_case(name))
     }
 
+    /// Whether the step changes any request: endpoints get no token, or claims in fields.
+    pub fn edits_requests(&self) -> bool {
+        let mut issuers = self.issuers.iter();
+        issuers.any(|issuer| !issuer.forward || !issuer.fields.is_empty())
+    }
+
     /// Takes fields that carry claims off the request, and the token too; adds the fields of its claims.
     pub fn edit_request(&self, request: &StepRequest<'_>, facts: &Facts, edits: &mut Edits) {
         for (_, field) in self.issuers.iter().flat_map(|issuer| &issuer.fields) {
@@ -173,11 +179,12 @@ impl JwtStep {
                 Some(Place::Query(_)) | None => {}
             }
         }
-        let mut value = Vec::new();
         for (claim, field) in &issuer.fields {
-            value.clear();
-            if claims.write_field(claim, &mut value) {
-                edits.append(field.as_bytes(), &value);
+            if let Some(value) = claims.field(claim) {
+                let pieces = value.pieces();
+                edits.append_with(field, |out| {
+                    pieces.for_each(|piece| out.put(piece.as_bytes()))
+                });
             }
         }
     }
@@ -367,9 +374,13 @@ fn remove_cookie(name: &str, request: &StepRequest<'_>, edits: &mut Edits) {
         let key = pair.get(..end).unwrap_or_default();
         !pair.is_empty() && key.trim_ascii() != name.as_bytes()
     };
-    let others: Vec<&[u8]> = pairs.filter(is_other).collect();
     edits.remove("cookie");
-    if !others.is_empty() {
-        edits.append("cookie", others.join(&b"; "[..]));
-    }
+    edits.append_unless_empty("cookie", |out| {
+        for (index, pair) in pairs.filter(is_other).enumerate() {
+            if index > 0 {
+                out.put(b"; ");
+            }
+            out.put(pair);
+        }
+    });
 }

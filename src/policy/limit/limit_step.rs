@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weir_config::Limit;
 use weir_config::limits::LIMITS_MAX;
+use weir_proto_h1::Decimal;
 
 use super::bucket_set::Standing;
 use super::gcra::{Gcra, ticks};
@@ -33,8 +34,8 @@ struct RouteLimit {
     parts: KeyParts,
     cost: u64,
     is_dry_run: bool,
-    /// Its name in the answer's fields, as a string of structured fields.
-    quoted: Box<str>,
+    /// What the value of RateLimit begins with: its name, as a string of structured fields, and `;r=`.
+    standing_begin: Box<str>,
     /// The value of RateLimit-Policy.
     policy: Box<str>,
     /// The limit as the file writes it.
@@ -213,12 +214,16 @@ impl LimitStep {
         let Some(limit) = limits.find(|limit| limit.index == standing.index) else {
             return;
         };
-        let mut numbers = String::with_capacity(48);
-        let full_in = whole_seconds(standing.full_in);
-        let _ = write!(numbers, ";r={};t={full_in}", standing.left);
+        let left = Decimal::new(standing.left);
+        let full_in = Decimal::new(whole_seconds(standing.full_in));
         let edits = &mut *answer.edits;
-        edits.append("RateLimit-Policy", limit.policy.as_bytes());
-        edits.append_pieces("RateLimit", &[limit.quoted.as_bytes(), numbers.as_bytes()]);
+        edits.append_with("RateLimit-Policy", |out| out.put(limit.policy.as_bytes()));
+        edits.append_with("RateLimit", |out| {
+            out.put(limit.standing_begin.as_bytes());
+            out.put(left.as_bytes());
+            out.put(b";t=");
+            out.put(full_in.as_bytes());
+        });
     }
 
     pub(in crate::policy) fn explain(&self, request: &StepRequest<'_>, facts: &Facts) -> Verdict {
@@ -255,7 +260,7 @@ impl RouteLimit {
                 limit.rate.window.as_secs()
             )
             .into(),
-            quoted: quoted.into(),
+            standing_begin: format!("{quoted};r=").into(),
             text: text.into(),
         })
     }

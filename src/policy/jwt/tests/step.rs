@@ -9,7 +9,7 @@ use weir_proto_h1::{Edits, Head, Limits, Request, parse_request};
 use super::super::{JwtState, JwtStatePlan, JwtStep, KeyBoard, KeyOrigin, KeySet};
 use super::signer::Signer;
 use crate::fault::Reason;
-use crate::ids::{ListenerId, RouteId};
+use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::Instant;
 use crate::policy::{Claims, Facts, Flow, SharedByName, StepRequest, Verdict, Wait};
 
@@ -90,7 +90,8 @@ impl Core {
             pattern: 0,
             path: b"/",
             sent_path: b"/",
-            id: b"id",
+            id: RequestId(1, 2),
+            given_id: b"id",
             now: Instant(1),
             wall_ms: self.wall_ms,
         };
