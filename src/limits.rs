@@ -327,6 +327,9 @@ pub const WORK_STEPS_MAX: usize = 1;
 /// step that it has begun, and a step takes up to 120 us.
 pub const FILTER_BUDGET_US: u32 = 50;
 
+/// Turns that a filtered body has in a row before it waits behind other bodies. gzip codes 32 KiB in them.
+pub const FILTER_TURNS_IN_ROW: u32 = 8;
+
 /// The window of the coding `zstd`, as a power of two: 256 KiB. RFC 9659 allows 8 MiB. Measured, 512 KiB would make text
 /// 1 % shorter and take 0.3 MB more for each answer.
 pub const ZSTD_WINDOW_LOG: u32 = 18;
@@ -343,6 +346,10 @@ pub const BROTLI_STATE_BYTES: [usize; 2] = [1_300_000, 4_600_000];
 
 /// Memory of a gzip coder, measured.
 pub const GZIP_STATE_BYTES: usize = 400_000;
+
+/// Idle coders that a core keeps for the next answers, of all codings and levels together. Filters finish one answer
+/// before they begin the next where they can, so a few suffice. Their bytes are limited like those of free blocks.
+pub const IDLE_CODERS_MAX: usize = 16;
 
 /// The shortest time between two lines in the process log about failed handshakes, with clients and with endpoints
 /// separately. Metrics count all of them.

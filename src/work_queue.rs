@@ -27,6 +27,15 @@ pub struct WorkTurn {
     waker: RefCell<Option<Waker>>,
 }
 
+/// Where a task enters the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In front of all others: the task goes on with what it has begun.
+    Front,
+    /// Behind all others.
+    Back,
+}
+
 impl WorkQueue {
     /// Makes a queue that allows `steps_max` steps at a time. `ring` must make the core call [`WorkQueue::grant_next`]
     /// once it has run everything else.
@@ -64,6 +73,16 @@ impl WorkQueue {
 
     /// Waits for the right to take one step. `turn` keeps the place in the queue.
     pub fn poll_turn(&self, cx: &Context<'_>, turn: &mut Option<Rc<WorkTurn>>) -> Poll<()> {
+        self.poll_turn_from(cx, turn, Place::Back)
+    }
+
+    /// Like [`WorkQueue::poll_turn`], but a place that is new in the queue may be the first one.
+    pub fn poll_turn_from(
+        &self,
+        cx: &Context<'_>,
+        turn: &mut Option<Rc<WorkTurn>>,
+        place: Place,
+    ) -> Poll<()> {
         let mut waiting = self.waiting.borrow_mut();
         match turn {
             Some(own) if own.granted.get() => {}
@@ -79,7 +98,10 @@ impl WorkQueue {
             None => {
                 let own = Rc::new(WorkTurn::default());
                 *own.waker.borrow_mut() = Some(cx.waker().clone());
-                waiting.push_back(own.clone());
+                match place {
+                    Place::Front => waiting.push_front(own.clone()),
+                    Place::Back => waiting.push_back(own.clone()),
+                }
                 *turn = Some(own);
                 return Poll::Pending;
             }
@@ -126,5 +148,21 @@ mod tests {
         assert_eq!(go(&mut waiting), first);
         let mut newcomer = vec![None];
         assert!(go(&mut newcomer).is_empty(), "a newcomer does not overtake");
+    }
+
+    #[test]
+    fn a_task_that_goes_on_is_the_next() {
+        let queue = WorkQueue::new(1, || ());
+        let cx = Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (None, None);
+        assert!(queue.poll_turn(&cx, &mut first).is_ready());
+        assert!(queue.poll_turn(&cx, &mut second).is_pending());
+        let mut go_on = || queue.poll_turn_from(&cx, &mut first, Place::Front);
+        assert!(go_on().is_pending());
+        queue.grant_next();
+        assert!(queue.poll_turn(&cx, &mut second).is_pending());
+        assert!(go_on().is_ready());
+        queue.grant_next();
+        assert!(queue.poll_turn(&cx, &mut second).is_ready());
     }
 }

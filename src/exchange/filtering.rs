@@ -28,7 +28,8 @@ pub(super) fn poll_part<N: Net>(
         if !chain.has_work() {
             return Poll::Pending;
         }
-        ready!(core.work_queue.poll_turn(cx, &mut chain.turn));
+        let place = chain.place();
+        ready!(core.work_queue.poll_turn_from(cx, &mut chain.turn, place));
         chain.renew_budget();
     }
 }

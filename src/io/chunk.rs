@@ -121,6 +121,11 @@ impl Pool {
         self.state.kept_max.set(bytes.min(POOL_BYTES_MAX));
     }
 
+    /// How many bytes of free memory of one kind a core keeps for the next use.
+    pub fn kept_bytes_max(&self) -> usize {
+        self.state.kept_max.get()
+    }
+
     /// Takes a block of the smallest class that holds `bytes`, for the kernel to fill.
     pub fn filling(&self, bytes: usize) -> ReceiveBlock {
         ReceiveBlock {

@@ -50,7 +50,7 @@ pub fn compile_route(
     if let Some(compress) = compress {
         steps.push(PlannedStep {
             step: Step::Compress(Arc::new(Rules::new(compress))),
-            state: None,
+            state: Some(states.add(StatePlan::Coders)),
         });
     }
     if let Some(auth) = forward_auth {

@@ -5,16 +5,21 @@
 
 mod accept;
 mod coder;
+mod coder_pool;
 mod compressor;
 mod media_types;
+
+use std::rc::Rc;
 
 use weir_config::{Compress, ContentCoding};
 use weir_proto_h1::{BodyKind, FieldId, Head, Method};
 
+pub use coder_pool::CoderPool;
 pub use compressor::Compressor;
 use media_types::MediaTypes;
 
 use super::filter::Filter;
+use super::vary::add_vary;
 use super::{AnswerView, Facts, StepRequest, Verdict};
 
 /// A content coding.
@@ -109,6 +114,7 @@ impl Rules {
     /// what the client accepts, also where this client accepts no coding.
     pub fn edit_answer(
         &self,
+        coders: Option<&Rc<CoderPool>>,
         request: &StepRequest<'_>,
         facts: &Facts,
         answer: &mut AnswerView<'_>,
@@ -123,8 +129,14 @@ impl Rules {
         if !self.may_compress(request, answer) {
             return;
         }
-        append_vary(answer);
-        let Some((coding, level)) = chosen.filter(|_| !answer.filters.is_memory_short()) else {
+        add_vary(answer, "Accept-Encoding");
+        if answer.filters.is_memory_short() {
+            if let Some(coders) = coders {
+                coders.clear();
+            }
+            return;
+        }
+        let Some((coding, level)) = chosen else {
             return;
         };
         answer.edits.append("Content-Encoding", coding.name());
@@ -132,7 +144,7 @@ impl Rules {
         // Ranges would be those of the compressed answer, which the endpoint cannot serve.
         answer.edits.remove("Accept-Ranges");
         weaken_etag(answer);
-        let compressor = Compressor::new(coding, level);
+        let compressor = Compressor::new(coding, level, coders.cloned().unwrap_or_default());
         answer.filters.add(Filter::Compress(Box::new(compressor)));
     }
 
@@ -187,7 +199,7 @@ impl Rules {
             memchr::memmem::find(value, &weak).is_some()
         });
         if tag.starts_with(b"\"") && has_weak {
-            append_vary(answer);
+            add_vary(answer, "Accept-Encoding");
             weaken_etag(answer);
         }
     }
@@ -278,23 +290,6 @@ fn has_digest(answer: &AnswerView<'_>) -> bool {
 }
 
 const DIGESTS: [&[u8]; 4] = [b"Content-Digest", b"Repr-Digest", b"Digest", b"Content-MD5"];
-
-/// Adds `Accept-Encoding` to Vary.
-fn append_vary(answer: &mut AnswerView<'_>) {
-    let mut values = Vec::new();
-    for value in fields(answer, FieldId::Vary, "Vary") {
-        if list_has(value, b"*") || list_has(value, b"Accept-Encoding") {
-            return;
-        }
-        values.push(value);
-    }
-    values.push(b"Accept-Encoding");
-    let merged = values.join(&b", "[..]);
-    if values.len() > 1 {
-        answer.edits.remove("Vary");
-    }
-    answer.edits.append("Vary", merged);
-}
 
 /// Makes a strong entity tag weak.
 //= rfc9110#8.8.3.3

@@ -15,8 +15,8 @@ use weir_proto_h1::{BodyKind, Edits, Head, Trailers};
 use super::compress::Compressor;
 use crate::fault::Fault;
 use crate::io::{Chunk, Pool};
-use crate::limits::FILTER_BUDGET_US;
-use crate::work_queue::WorkTurn;
+use crate::limits::{FILTER_BUDGET_US, FILTER_TURNS_IN_ROW};
+use crate::work_queue::{Place, WorkTurn};
 
 /// A change to a body.
 pub enum Filter {
@@ -118,8 +118,9 @@ impl Filter {
         }
     }
 
-    /// Works on the input until a part is ready, the input is used up, or the budget is spent. `None` with an empty
-    /// input means that all of it has left if it must flush. After [`Part::End`] nothing follows.
+    /// Works on the input until a part is ready, the input is used up, or the budget is spent. With a budget that is
+    /// spent already, it returns only what is ready. `None` with an empty input and budget left means that all of it has
+    /// left if it must flush. After [`Part::End`] nothing follows.
     fn pull(
         &mut self,
         input: &mut Input,
@@ -201,6 +202,8 @@ pub struct Chain {
     budget: Budget,
     /// The chain's place in the queue of costly work.
     pub turn: Option<Rc<WorkTurn>>,
+    /// Turns that the chain has had.
+    turns: u32,
     /// Bytes that have come in, and how many the head has announced.
     received: u64,
     announced: Option<u64>,
@@ -301,19 +304,17 @@ impl Chain {
                 at -= 1;
                 continue;
             }
-            if self.budget.is_spent() {
-                return Ok(None);
-            }
             let next = behind.first_mut().map(|next| &mut next.input);
             let pulled = stage.filter.pull(&mut stage.input, pool, &mut self.budget);
             let part = pulled?;
             stage.is_active = part.is_some();
             match (part, next) {
                 (None, _) if !stage.input.is_empty() || stage.input.has_ended => {
-                    // The filter has spent the budget.
+                    // The filter waits for another budget.
                     self.budget = Budget::default();
                     return Ok(None);
                 }
+                (None, _) if stage.input.must_flush && self.budget.is_spent() => return Ok(None),
                 (None, next) => {
                     stage.input.must_flush = false;
                     if let Some(next) = next {
@@ -349,9 +350,19 @@ impl Chain {
         self.stages.iter().any(Stage::has_work)
     }
 
-    /// Gives the chain a new budget, because the core has run everything else.
+    /// Where the chain waits for its next turn. It has some turns in a row, so that a short body ends before another
+    /// begins: then few coders are in use at a time, and they stay in the cache.
+    pub fn place(&self) -> Place {
+        match self.turns.is_multiple_of(FILTER_TURNS_IN_ROW) {
+            true => Place::Back,
+            false => Place::Front,
+        }
+    }
+
+    /// Gives the chain a new budget, because it is its turn.
     pub fn renew_budget(&mut self) {
         self.budget.us = FILTER_BUDGET_US;
+        self.turns = self.turns.wrapping_add(1);
     }
 
     /// Whether no more input comes.
@@ -374,6 +385,13 @@ impl Chain {
     /// The trailers of the message, once it has ended.
     pub fn trailers(&self) -> &Trailers {
         &self.trailers
+    }
+
+    /// Bytes that no filter has taken yet.
+    #[cfg(test)]
+    pub fn unread_bytes(&self) -> usize {
+        let pieces = self.stages.iter().flat_map(|stage| &stage.input.pieces);
+        pieces.map(Chunk::len).sum()
     }
 
     /// Bytes of memory that the chain holds.

@@ -52,6 +52,7 @@ use std::sync::Arc;
 use filter::Filters;
 use weir_proto_h1::Edits;
 
+use compress::CoderPool;
 use forward_auth::{ForwardAuth, Verdicts};
 use headers::Headers;
 use ip::CoreMap;
@@ -262,7 +263,7 @@ impl Step {
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
             Self::SecurityHeaders(fields) => fields.edit_answer(facts, answer),
             Self::Headers(headers) => headers.edit_answer(request, facts, answer),
-            Self::Compress(rules) => rules.edit_answer(request, facts, answer),
+            Self::Compress(rules) => rules.edit_answer(coders(state), request, facts, answer),
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_answer(answer.filters),
         }
@@ -350,6 +351,14 @@ fn tokens(state: Option<&State>) -> Option<&JwtState> {
 fn verdicts(state: Option<&State>) -> Option<&Verdicts> {
     match state {
         Some(State::ForwardAuth(verdicts)) => Some(verdicts),
+        _ => None,
+    }
+}
+
+/// The idle coders of a core.
+fn coders(state: Option<&State>) -> Option<&Rc<CoderPool>> {
+    match state {
+        Some(State::Coders(coders)) => Some(coders),
         _ => None,
     }
 }

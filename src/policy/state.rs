@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
+use super::compress::CoderPool;
 use super::cors::{OriginSet, RegexCache};
 use super::forward_auth::{ForwardAuth, Verdicts};
 use super::ip::{self, CoreMap};
@@ -31,6 +32,8 @@ pub enum StatePlan {
     Limits(LimitsPlan),
     /// The verdicts of `forward_auth` steps with equal settings.
     ForwardAuth(Arc<ForwardAuth>),
+    /// The coders of `compress`.
+    Coders,
 }
 
 /// What one core keeps for one policy. A state survives a reload if its kind and name stay.
@@ -46,6 +49,8 @@ pub enum State {
     Limits(Option<CoreLimits>),
     /// Verdicts of `forward_auth`.
     ForwardAuth(Verdicts),
+    /// Idle coders, for answers on all routes.
+    Coders(Rc<CoderPool>),
 }
 
 /// What all cores share for policies. Control owns it and connects each plan to it, so it survives reloads.
@@ -138,7 +143,8 @@ impl StatePlans {
             StatePlan::Ip(_)
             | StatePlan::Limits(_)
             | StatePlan::Origins(_)
-            | StatePlan::ForwardAuth(_) => None,
+            | StatePlan::ForwardAuth(_)
+            | StatePlan::Coders => None,
         });
         boards.flatten()
     }
@@ -167,6 +173,7 @@ impl StatePlan {
             (Self::Jwt(rules), Self::Jwt(other)) => rules.is_same(other),
             (Self::Limits(_), Self::Limits(_)) => true,
             (Self::ForwardAuth(auth), Self::ForwardAuth(other)) => auth.asks_the_same(other),
+            (Self::Coders, Self::Coders) => true,
             _ => false,
         }
     }
@@ -175,7 +182,7 @@ impl StatePlan {
         match self {
             Self::Jwt(tokens) => tokens.equip(&mut registry.keys),
             Self::Limits(limits) => limits.equip(&mut registry.limits),
-            Self::Ip(_) | Self::Origins(_) | Self::ForwardAuth(_) => {}
+            Self::Ip(_) | Self::Origins(_) | Self::ForwardAuth(_) | Self::Coders => {}
         }
     }
 
@@ -194,8 +201,23 @@ impl StatePlan {
             (Self::Ip(rules), None) => State::Ip(CoreMap::new(rules.clone())),
             (Self::Jwt(tokens), None) => State::Jwt(tokens.make()),
             (Self::ForwardAuth(_), None) => State::ForwardAuth(Verdicts::default()),
+            (Self::Coders, None) => State::Coders(Rc::default()),
         };
         Rc::new(state)
+    }
+}
+
+impl State {
+    /// Returns memory that nothing has needed for a while. Called about once a second.
+    pub fn trim(&self) {
+        match self {
+            Self::Coders(coders) => coders.trim(),
+            Self::Origins(_)
+            | Self::Ip(_)
+            | Self::Jwt(_)
+            | Self::Limits(_)
+            | Self::ForwardAuth(_) => {}
+        }
     }
 }
 

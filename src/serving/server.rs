@@ -111,6 +111,7 @@ impl<N: Net> CoreServer<N> {
             core.net.sleep_until(then).await;
             self.upstreams.close_expired(core.net.now());
             core.net.pool().trim();
+            self.plan().states.iter().for_each(|state| state.trim());
             self.read_board();
             core.obs
                 .borrow()

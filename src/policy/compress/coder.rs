@@ -6,7 +6,7 @@ use brotli::enc::encode::{
 };
 use flate2::{Compress, Compression, FlushCompress, Status};
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
-use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
+use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
 
 use super::Coding;
 use crate::limits::{
@@ -55,6 +55,27 @@ impl Coder {
             Coding::Gzip => {
                 let level = Compression::new(u32::from(level));
                 Ok(Self::Gzip(Compress::new_gzip(level, GZIP_WINDOW_LOG)))
+            }
+        }
+    }
+
+    /// Whether [`Coder::reset`] can make the coder begin anew. The crate of Brotli has no such function; its coder takes
+    /// its memory as the body needs it, so a short body costs little.
+    pub(super) fn can_reset(&self) -> bool {
+        !matches!(self, Self::Brotli(_))
+    }
+
+    /// Begins another body, with the level and the memory of the one before. `false`: the coder cannot be used again.
+    pub(super) fn reset(&mut self, length: Option<u64>) -> bool {
+        match self {
+            Self::Zstd(context) => {
+                let reset = context.reset(ResetDirective::SessionOnly);
+                reset.is_ok() && (length.is_none() || context.set_pledged_src_size(length).is_ok())
+            }
+            Self::Brotli(_) => false,
+            Self::Gzip(state) => {
+                state.reset();
+                true
             }
         }
     }

@@ -1,12 +1,15 @@
 //! The filter that compresses a body.
 
+use std::rc::Rc;
+
 use weir_proto_h1::{BodyKind, Edits, Head};
 
 use super::super::filter::{Budget, Framed, Input, Part};
 use super::Coding;
-use super::coder::{Coder, CoderError, Operation, state_bytes};
+use super::coder::{CoderError, Operation};
+use super::coder_pool::{CoderPool, PooledCoder};
 use crate::fault::{Fault, Phase, Reason};
-use crate::io::{Charge, Chunk, OutBlock, Pool};
+use crate::io::{Chunk, OutBlock, Pool};
 use crate::limits::BLOCK_BYTES;
 
 /// Compresses one body.
@@ -19,10 +22,12 @@ pub struct Compressor {
     level: u8,
     /// How long the body is, if that is known.
     length: Option<u64>,
-    /// `None` until the first step.
-    coder: Option<Coder>,
-    /// Counts the coder's memory.
-    charge: Option<Charge>,
+    /// Bytes of the body that the coder has got.
+    taken: u64,
+    /// `None` before the first step and after the last.
+    coder: Option<PooledCoder>,
+    /// Where the coder comes from, and where it goes after the body.
+    coders: Rc<CoderPool>,
     /// The rest of the piece that is being coded, and what the coder does behind it.
     piece: Chunk,
     operation: Operation,
@@ -40,13 +45,14 @@ pub struct Compressor {
 impl Compressor {
     /// Makes the filter. It takes memory when it begins to work.
     #[must_use]
-    pub fn new(coding: Coding, level: u8) -> Self {
+    pub fn new(coding: Coding, level: u8, coders: Rc<CoderPool>) -> Self {
         Self {
             coding,
             level,
             length: None,
+            taken: 0,
             coder: None,
-            charge: None,
+            coders,
             piece: Chunk::default(),
             operation: Operation::More,
             is_busy: false,
@@ -80,8 +86,15 @@ impl Compressor {
     ) -> Result<Option<Part>, Fault> {
         loop {
             if !self.is_busy && self.operation == Operation::End {
+                if let Some(coder) = self.coder.take() {
+                    self.coders.put(coder, pool);
+                }
+                if !input.is_empty() {
+                    // The body is longer than its head has said.
+                    return Err(broken());
+                }
                 let rest = self.take_output();
-                return Ok(Some(rest.unwrap_or(Part::End)));
+                return Ok(rest.or(input.has_ended().then_some(Part::End)));
             }
             if !self.is_busy && !self.begin_step(input, budget) {
                 self.must_leave |= input.is_empty() && input.must_flush();
@@ -90,8 +103,7 @@ impl Compressor {
                     false => None,
                 });
             }
-            self.code(pool)
-                .map_err(|CoderError| Fault::local(Phase::Body, Reason::Internal))?;
+            self.code(pool).map_err(|CoderError| broken())?;
             let out = self.out.as_ref();
             let is_full = out.is_some_and(|out| out.left() < ROOM_BYTES_MIN);
             let is_long = out.is_some_and(|out| out.len() >= LEAVE_BYTES);
@@ -108,12 +120,16 @@ impl Compressor {
         }
         self.piece = input.take(self.step_left).unwrap_or_default();
         self.step_left -= self.piece.len();
+        self.taken += self.piece.len() as u64;
         self.is_unflushed |= !self.piece.is_empty();
         let is_last = input.is_empty();
         let must_flush =
             is_last && input.must_flush() || self.step_left == 0 && !self.coding.works_as_it_goes();
         self.operation = match () {
-            () if is_last && input.has_ended() => Operation::End,
+            // The last byte may come some time before the end.
+            () if is_last && (input.has_ended() || self.length == Some(self.taken)) => {
+                Operation::End
+            }
             () if self.is_unflushed && must_flush => Operation::Flush,
             () => Operation::More,
         };
@@ -135,14 +151,16 @@ impl Compressor {
         let coder = match &mut self.coder {
             Some(coder) => coder,
             None => {
-                self.charge = Some(pool.charge(self.state_bytes()));
-                let coder = Coder::new(self.coding, self.level, self.length)?;
-                self.coder.insert(coder)
+                let kind = (self.coding, self.level);
+                self.coder
+                    .insert(self.coders.take(kind, self.length, pool)?)
             }
         };
         let out = self.out.get_or_insert_with(|| pool.out(BLOCK_BYTES[1]));
         let room = out.left();
-        let progress = coder.code(&self.piece, out.room(room), self.operation)?;
+        let progress = coder
+            .coder
+            .code(&self.piece, out.room(room), self.operation)?;
         out.wrote(progress.written);
         self.piece.advance(progress.taken);
         self.is_busy = !progress.is_complete;
@@ -157,14 +175,14 @@ impl Compressor {
 
     /// Bytes of memory that the filter holds.
     pub(in crate::policy) fn held(&self) -> usize {
-        let state = self.charge.as_ref().map_or(0, |_| self.state_bytes());
+        let state = self.coder.as_ref().map_or(0, PooledCoder::bytes);
         let out = self.out.as_ref().map_or(0, |_| BLOCK_BYTES[1]);
         state + out + self.piece.weight()
     }
+}
 
-    fn state_bytes(&self) -> usize {
-        state_bytes(self.coding, self.level, self.length)
-    }
+fn broken() -> Fault {
+    Fault::local(Phase::Body, Reason::Internal)
 }
 
 /// Output of this length leaves, so that the client has something to read while more is coded.

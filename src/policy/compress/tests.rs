@@ -6,6 +6,7 @@ use weir_proto_h1::{Client, Edits, Event, Limits, Server};
 use super::*;
 use crate::ids::{ListenerId, RequestId};
 use crate::io::{Instant, Pool};
+use crate::limits::FILTER_BUDGET_US;
 use crate::policy::filter::{Chain, Filters, Framed, Part};
 
 fn rules() -> Rules {
@@ -80,7 +81,7 @@ fn edit_with(request: &str, answer: &str, is_memory_short: bool) -> Edited {
         now: Instant::default(),
         wall_ms: 0,
     };
-    rules().edit_answer(&request, &Facts::default(), &mut view);
+    rules().edit_answer(None, &request, &Facts::default(), &mut view);
     let mut lines = String::new();
     let mut put = |name: &[u8], value: &[u8]| {
         let (name, value) = (
@@ -242,9 +243,13 @@ fn body(rng: &mut fastrand::Rng, len: usize) -> Vec<u8> {
     body
 }
 
-fn chain(coding: Coding, level: u8) -> Box<Chain> {
+fn chain(coding: Coding, level: u8, coders: &Rc<CoderPool>) -> Box<Chain> {
     let mut filters = Filters::default();
-    filters.add(Filter::Compress(Box::new(Compressor::new(coding, level))));
+    filters.add(Filter::Compress(Box::new(Compressor::new(
+        coding,
+        level,
+        coders.clone(),
+    ))));
     filters.into_chain().unwrap()
 }
 
@@ -271,6 +276,8 @@ const ALL: [(Coding, [u8; 3]); 3] = [
 #[test]
 fn any_body_in_any_pieces_decodes_to_itself() {
     let mut rng = fastrand::Rng::with_seed(11);
+    let coders = Rc::default();
+    let pool = Pool::new();
     for round in 0..60 {
         let (coding, levels) = ALL[round % 3];
         let level = levels[round / 3 % 3];
@@ -287,8 +294,8 @@ fn any_body_in_any_pieces_decodes_to_itself() {
         let length = lengths[rng.usize(..lengths.len())];
         let body = body(&mut rng, length);
         let is_known = rng.bool();
-        let pool = Pool::new();
-        let mut chain = chain(coding, level);
+        let before = pool.taken_bytes();
+        let mut chain = chain(coding, level, &coders);
         let kind = match is_known {
             true => BodyKind::Length(body.len() as u64),
             false => BodyKind::Chunked,
@@ -296,8 +303,13 @@ fn any_body_in_any_pieces_decodes_to_itself() {
         let framed = chain.head(&Head::with_status(200), &mut Edits::new(), kind);
         assert_eq!(framed, Framed::Now(BodyKind::Chunked));
         let (mut rest, mut coded, mut turns) = (&body[..], Vec::new(), 0);
+        let mut taken_in_turn = 0;
         loop {
-            match chain.pull(&pool).unwrap() {
+            let unread = chain.unread_bytes();
+            let part = chain.pull(&pool).unwrap();
+            taken_in_turn += unread - chain.unread_bytes();
+            assert!(taken_in_turn <= turn_bytes_max(coding, level));
+            match part {
                 Some(Part::Data(data)) => {
                     assert!(!data.is_empty());
                     coded.extend_from_slice(&data);
@@ -306,6 +318,7 @@ fn any_body_in_any_pieces_decodes_to_itself() {
                 Some(Part::Head) => panic!("the head has left"),
                 None if chain.has_work() => {
                     turns += 1;
+                    taken_in_turn = 0;
                     chain.renew_budget();
                 }
                 None if rest.is_empty() => chain.end(&Default::default()),
@@ -334,9 +347,51 @@ fn any_body_in_any_pieces_decodes_to_itself() {
             turns >= steps / 2,
             "{turns} turns for {steps} steps of {coding:?} {level}"
         );
-        let held = chain.held();
         drop(chain);
-        assert_eq!(pool.taken_bytes(), 0, "{held} bytes are still charged");
+        coders.clear();
+        assert_eq!(pool.taken_bytes(), before, "bytes are still charged");
+    }
+}
+
+/// The most bytes that a turn may code: less than the budget, and then one step.
+fn turn_bytes_max(coding: Coding, level: u8) -> usize {
+    let budget = FILTER_BUDGET_US as usize * 1_000 / coding.byte_ns(level);
+    coding.step_bytes(level) + budget
+}
+
+#[test]
+fn a_turn_is_bounded_for_each_level() {
+    for (coding, levels) in [
+        (Coding::Zstd, 1..=12),
+        (Coding::Brotli, 0..=6),
+        (Coding::Gzip, 1..=9),
+    ] {
+        for level in levels {
+            let step_us = coding.cost_us(level, coding.step_bytes(level));
+            assert!(step_us <= 125, "{step_us} us a step of {coding:?} {level}");
+        }
+    }
+}
+
+#[test]
+fn a_body_ends_with_its_last_byte_if_its_length_is_known() {
+    for (coding, levels) in ALL {
+        let (coders, pool) = (Rc::default(), Pool::new());
+        let mut chain = chain(coding, levels[1], &coders);
+        let head = Head::with_status(200);
+        chain.head(&head, &mut Edits::new(), BodyKind::Length(3_000));
+        chain.push(pool.copy(&[b'a'; 3_000]));
+        let mut coded = Vec::new();
+        chain.renew_budget();
+        while let Some(part) = chain.pull(&pool).unwrap() {
+            let Part::Data(data) = part else {
+                panic!("{part:?} before the end");
+            };
+            coded.extend_from_slice(&data);
+        }
+        assert!(!chain.has_work() && decode(coding, &coded).len() == 3_000);
+        chain.end(&Default::default());
+        assert!(matches!(chain.pull(&pool), Ok(Some(Part::End))));
     }
 }
 
@@ -344,8 +399,8 @@ fn any_body_in_any_pieces_decodes_to_itself() {
 fn what_came_before_a_pause_can_be_decoded() {
     for (coding, levels) in ALL {
         for level in levels {
-            let pool = Pool::new();
-            let mut chain = chain(coding, level);
+            let (coders, pool) = (Rc::default(), Pool::new());
+            let mut chain = chain(coding, level, &coders);
             chain.head(
                 &Head::with_status(200),
                 &mut Edits::new(),
@@ -376,8 +431,8 @@ fn what_came_before_a_pause_can_be_decoded() {
 fn a_coder_takes_no_more_memory_than_is_charged_for_it() {
     for (coding, levels) in ALL {
         for level in levels {
-            let pool = Pool::new();
-            let mut chain = chain(coding, level);
+            let (coders, pool) = (Rc::default(), Pool::new());
+            let mut chain = chain(coding, level, &coders);
             chain.head(
                 &Head::with_status(200),
                 &mut Edits::new(),
