@@ -76,7 +76,7 @@ impl BucketSet {
             give_back(table, &other, now);
         }
         Ok(Standing {
-            left: standing.left + spare,
+            left: self.gcra.at_most_full(standing.left + spare),
             ..standing
         })
     }
@@ -172,7 +172,7 @@ impl BucketSet {
     fn standing(&self, word: u64, kept: u64, now: u64) -> Standing {
         Standing {
             word,
-            left: self.gcra.tokens(word, now) + kept,
+            left: self.gcra.at_most_full(self.gcra.tokens(word, now) + kept),
             is_overflow: false,
         }
     }

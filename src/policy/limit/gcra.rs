@@ -45,6 +45,13 @@ impl Gcra {
         self.burst
     }
 
+    /// The tokens that a client may count on: while a core keeps some, the bucket fills again, and the kept ones are
+    /// then more than it holds.
+    #[must_use]
+    pub(super) fn at_most_full(&self, tokens: u64) -> u64 {
+        tokens.min(self.burst)
+    }
+
     /// How long an empty bucket takes to fill, in ticks.
     #[must_use]
     pub(super) fn fill_ticks(&self) -> u64 {

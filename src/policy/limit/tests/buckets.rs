@@ -41,6 +41,19 @@ impl Model {
     }
 }
 
+#[test]
+fn what_is_left_is_never_more_than_a_full_bucket() {
+    let mut model = Model::new(2, 1_000, 1_000, 1);
+    for request in 0..200 {
+        // Some requests use tokens that the core has kept while the bucket was filling.
+        let now = ticks(1_000_000_000_000 + request * 40_000_000);
+        let (set, cache) = (&model.set, &mut model.caches[0]);
+        let taken = set.take(&model.table, cache, KEY, 0, 1, now).unwrap();
+        let seen = set.look(&model.table, cache, KEY, 0, now);
+        assert!(taken.left <= 1_000 && seen.left <= 1_000, "{}", taken.left);
+    }
+}
+
 /// What was admitted between any two times is at most burst + rate x time + cores x batch.
 fn check_never_more(admitted_ns: &[u64], model: &Model, rate: f64, cores: u64) {
     let most = model.set.gcra.burst() + cores * model.set.batch;
