@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 use crate::e2e::DEADLINE;
 
 pub use body::{Body, pattern, sum};
-pub use client::{Client, request};
+pub use client::{Client, FullResponse, request};
 pub use server::{Server, answer, serve};
 pub use tls::Tls;
 
