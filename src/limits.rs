@@ -131,7 +131,8 @@ pub const AUTH_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Verdicts of an authorization server that a core keeps for one `forward_auth`.
 pub const AUTH_VERDICTS_MAX: usize = 10_000;
 
-/// Memory of these verdicts, with the requests that they are about: 800 bytes for each.
+/// Memory of these verdicts, at most, with the requests that they are about: 800 bytes for each. See
+/// [`POLICIES_SHARE`].
 pub const AUTH_VERDICTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Memory that a field of a sub-request's answer takes besides its bytes: two pointers with lengths, one capacity, and
@@ -200,6 +201,10 @@ pub const ACTIVE_CONNECTION_BYTES: usize = 16 * 1024;
 
 /// Free blocks of each size take at most one part in this many of a core's memory.
 pub const POOL_SHARE: usize = 16;
+
+/// What policies keep from requests, verified tokens and verdicts, takes at most one part in this many of a core's
+/// memory.
+pub const POLICIES_SHARE: usize = 8;
 
 /// The longest local answer that Weir sends while memory is short.
 pub const SMALL_ANSWER_BYTES: usize = 4 * 1024;
@@ -407,7 +412,8 @@ pub const RSA_BITS_MAX: usize = 8192;
 /// Verified tokens that a core keeps for one set of rules.
 pub const JWT_CACHE_TOKENS_MAX: usize = 8 * 1024;
 
-/// Bytes of verified tokens and their claims that a core keeps for one set of rules. A usual token takes 2 KiB.
+/// Bytes of verified tokens and their claims that a core keeps for one set of rules, at most; see [`POLICIES_SHARE`]. A
+/// usual token takes 2 KiB.
 pub const JWT_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of a file with an error page. Pages with pictures in them take up to 200 KiB.

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use sim::message::Head;
 use sim::{Rig, check};
+use weir::io::Net;
 use weir::io::sim::{Faults, Peer, Sim, World, at};
 use weir::plan::Plan;
 use weir::policy::jwt::{Key, KeySet};
@@ -171,4 +172,42 @@ fn a_storm_of_new_tokens_delays_others_by_one_verification_a_turn() {
         );
         rig.drain(Duration::from_secs(1));
     });
+}
+
+/// What the core keeps counts as memory of the core, and takes no more than an eighth of it.
+#[test]
+fn kept_tokens_count_as_memory() {
+    for (memory, least, most) in [("64MiB", 300_000, 8 << 20), ("1MiB", 64 << 10, 128 << 10)] {
+        check(2, |world| {
+            let rig = start(
+                world,
+                &format!("{JWT}[limits]\nmemory_per_core = {memory:?}\n"),
+            );
+            let net = world.client();
+            let send = async move |mut peer: Peer<Sim>, numbers: std::ops::Range<u64>| {
+                for number in numbers {
+                    ask(&mut peer, &with_token(number)).await;
+                }
+                // The core counts once in a tick.
+                let tick = peer.net().now() + Duration::from_secs(1);
+                peer.net().clone().sleep_until(tick).await;
+                peer
+            };
+            let counted = || world.core(0).pool().taken_bytes();
+            let peer = world.run(async move {
+                let peer = Peer::connect(&net, &at(FRONT)).await.unwrap();
+                send(peer, 0..1).await
+            });
+            let before = counted();
+            let peer = world.run(send(peer, 1..1_000));
+            let kept = counted() - before;
+            assert!((least..=most).contains(&kept), "{kept} bytes");
+            // Without the policy, nothing is kept.
+            drop(rig.reload(&config("")));
+            let peer = world.run(send(peer, 0..1));
+            assert!(counted() < before, "{} of {before} bytes", counted());
+            drop(peer);
+            rig.drain(Duration::from_secs(1));
+        });
+    }
 }

@@ -18,6 +18,8 @@ pub(super) struct Memory {
     is_memory_short: Cell<bool>,
     /// `is_memory_short` changes when the bytes taken pass this mark.
     mark: Cell<usize>,
+    /// The bytes that policies keep, as far as they are counted.
+    kept: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
 }
 
@@ -33,6 +35,13 @@ impl<N: Net> Core<N> {
         });
         self.net.pool().bound(max);
         self.net.pool().keep(max / POOL_SHARE);
+    }
+
+    /// Counts the bytes that policies keep now in place of those that they kept before.
+    pub fn count_kept(&self, bytes: usize) {
+        let before = self.memory.kept.replace(bytes);
+        self.net.pool().add_charge(bytes);
+        self.net.pool().drop_charge(before);
     }
 
     /// Whether tasks may receive more bytes. They may always send bytes, and receive bytes to drop them.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::io::Net;
+use crate::limits::POLICIES_SHARE;
 use crate::plan::{EndpointSets, Plan, UpstreamId};
 use crate::policy::State;
 use crate::upstream::{CoreUpstreams, Upstream};
@@ -35,9 +36,11 @@ impl<N: Net> CorePlan<N> {
             Rc::new(Upstream::new(UpstreamId(id), planned, old, seed, core))
         });
         let states = old.map(|old| (&old.plan.states, &old.states[..]));
+        let states = plan.states.make_states(states);
+        State::bound(&states, plan.capacity.memory_per_core_max / POLICIES_SHARE);
         Self {
             upstreams: upstreams.collect(),
-            states: plan.states.make_states(states),
+            states,
             plan,
             endpoints,
         }

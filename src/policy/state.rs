@@ -163,6 +163,32 @@ impl StatePlans {
     }
 }
 
+impl State {
+    /// The memory of what these states keep from requests, in bytes: tokens and verdicts.
+    #[must_use]
+    pub fn kept_bytes(states: &[Rc<Self>]) -> usize {
+        let kept = states.iter().map(|state| match &**state {
+            Self::Jwt(tokens) => tokens.cache.borrow().bytes(),
+            Self::ForwardAuth(verdicts) => verdicts.bytes(),
+            Self::Origins(_) | Self::Ip(_) | Self::Limits(_) | Self::Coders(_) => 0,
+        });
+        kept.sum()
+    }
+
+    /// Bounds that memory, in equal parts.
+    pub fn bound(states: &[Rc<Self>], bytes_max: usize) {
+        let keeps = |state: &&Rc<Self>| matches!(***state, Self::Jwt(_) | Self::ForwardAuth(_));
+        let part = bytes_max / states.iter().filter(keeps).count().max(1);
+        for state in states {
+            match &**state {
+                Self::Jwt(tokens) => tokens.cache.borrow_mut().bound(part),
+                Self::ForwardAuth(verdicts) => verdicts.bound(part),
+                Self::Origins(_) | Self::Ip(_) | Self::Limits(_) | Self::Coders(_) => {}
+            }
+        }
+    }
+}
+
 impl StatePlan {
     /// Whether this is the same state: of the same kind and name.
     fn is_same(&self, other: &Self) -> bool {

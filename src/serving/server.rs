@@ -16,6 +16,7 @@ use crate::io::Net;
 use crate::limits::{HOUSEKEEPING_MS, TIMER_TICK_MS};
 use crate::obs::CoreObs;
 use crate::plan::{EndpointSets, ListenerId, Plan};
+use crate::policy::State;
 use crate::tls;
 use crate::upstream::CoreUpstreams;
 
@@ -97,6 +98,7 @@ impl<N: Net> CoreServer<N> {
             core.net.sleep_until(tick).await;
             core.timers.fire(core.net.now());
             self.upstreams.check_waiting(core.net.now());
+            core.count_kept(State::kept_bytes(&self.plan().states));
             core.shed_memory();
             // A connection that has ended on another core leaves room for an accept here.
             core.offer_room();

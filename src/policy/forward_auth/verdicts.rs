@@ -57,13 +57,25 @@ pub struct Verdicts {
     scratch: RefCell<CallRequest>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     by_key: HashMap<Rc<[u8]>, KeptVerdict>,
     /// The keys, the oldest first. All verdicts live equally long, so that is the order in which they expire. A renewed
     /// verdict is in the queue twice.
     order: VecDeque<(Rc<[u8]>, Instant)>,
     bytes: usize,
+    bytes_max: usize,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::default(),
+            order: VecDeque::default(),
+            bytes: 0,
+            bytes_max: AUTH_VERDICTS_BYTES_MAX,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,21 +102,35 @@ impl Verdicts {
     ) {
         let expires = now + time;
         let bytes = entry_bytes(&key, &approval);
-        if bytes > AUTH_VERDICTS_BYTES_MAX {
+        let kept = &mut *self.kept.borrow_mut();
+        if bytes > kept.bytes_max {
             return;
         }
-        let kept = &mut *self.kept.borrow_mut();
         let key = Rc::<[u8]>::from(key);
         kept.drop_entry(&key);
         while kept.has_expired(now)
             || kept.order.len() >= AUTH_VERDICTS_MAX
-            || kept.bytes + bytes > AUTH_VERDICTS_BYTES_MAX
+            || kept.bytes + bytes > kept.bytes_max
         {
             kept.drop_oldest();
         }
         kept.bytes += bytes;
         kept.order.push_back((key.clone(), expires));
         kept.by_key.insert(key, KeptVerdict { approval, expires });
+    }
+
+    /// The memory of the verdicts, in bytes.
+    pub(in crate::policy) fn bytes(&self) -> usize {
+        self.kept.borrow().bytes
+    }
+
+    /// Sets how many bytes the verdicts may take; more than [`AUTH_VERDICTS_BYTES_MAX`] count as that.
+    pub(in crate::policy) fn bound(&self, bytes_max: usize) {
+        let kept = &mut *self.kept.borrow_mut();
+        kept.bytes_max = bytes_max.min(AUTH_VERDICTS_BYTES_MAX);
+        while kept.bytes > kept.bytes_max {
+            kept.drop_oldest();
+        }
     }
 
     /// Takes the memory for the next request.

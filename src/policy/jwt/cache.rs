@@ -98,6 +98,14 @@ impl TokenCache {
         self.entries.push(entry);
     }
 
+    /// Sets how many bytes it may use; more than [`JWT_CACHE_BYTES_MAX`] count as that. Tokens leave if it uses more.
+    pub fn bound(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max.min(JWT_CACHE_BYTES_MAX);
+        while self.bytes > self.bytes_max {
+            self.evict();
+        }
+    }
+
     /// Drops a token.
     pub fn remove(&mut self, token: &[u8]) {
         if self.find(token).is_some() {
@@ -302,6 +310,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_lower_bound_drops_tokens_at_once() {
+        let mut cache = TokenCache::new([3, 5]);
+        for index in 0..1_000 {
+            cache.insert(format!("token {index}").as_bytes(), value(index));
+        }
+        let bytes = cache.bytes();
+        cache.bound(bytes / 4);
+        assert!((bytes / 5..=bytes / 4).contains(&cache.bytes()));
+        cache.insert(b"new", value(1));
+        assert!(cache.find(b"new").is_some() && cache.bytes() <= bytes / 4);
+        cache.bound(0);
+        cache.insert(b"new", value(1));
+        assert!(cache.is_empty() && cache.bytes() == 0);
+        cache.bound(usize::MAX);
+        assert_eq!(cache.bytes_max, JWT_CACHE_BYTES_MAX);
     }
 
     #[test]

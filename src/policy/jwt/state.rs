@@ -23,7 +23,7 @@ pub struct JwtStatePlan {
 #[derive(Debug)]
 pub struct JwtState {
     pub(super) readers: Box<[KeyReader]>,
-    pub(super) cache: RefCell<TokenCache>,
+    pub(in crate::policy) cache: RefCell<TokenCache>,
 }
 
 impl JwtStatePlan {
