@@ -197,12 +197,8 @@ fn contradictions_are_errors_of_the_file() {
         text
     };
     let text = check("limit = \"5/m per claim:sub\"");
-    assert!(
-        text.contains(
-            "the limit `5/m per claim:sub` counts by a claim, and the route has no `jwt`"
-        ),
-        "{text}"
-    );
+    let expected = "no `jwt` verifies the claim `sub` in route `/*`";
+    assert!(text.contains(expected), "{text}");
     let other =
         "[[route]]\nmatch = \"/b\"\nrespond = \"b\"\nlimit = { rate = \"2/m\", name = \"x\" }\n";
     let text = check(&format!(

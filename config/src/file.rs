@@ -149,6 +149,7 @@ impl RawFile {
             origin: &Origin::Top,
             span: &self.span,
             target: None,
+            lacks_claims: false,
             parameters: None,
             upstreams: &upstream_names,
         };

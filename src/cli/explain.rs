@@ -218,8 +218,9 @@ fn write_route(out: &mut String, plan: &Plan, considered: &ConsideredRoute<'_>) 
 
 fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &DryRun<'_>) {
     let sent = run.sent.as_deref().unwrap_or_default();
+    let has_no_route = run.is_answered_by_listener || run.route().is_none();
     let route = match &run.explanation.decision {
-        _ if run.route().is_none() && write_steps(out, &run.steps, &plan.errors) => return,
+        _ if has_no_route && write_steps(out, run, &plan.errors) => return,
         Decision::RedirectHttps => {
             let _ = writeln!(
                 out,
@@ -234,7 +235,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
     };
     let Some(route) = route else { return };
     let _ = writeln!(out, "route      {}", route.name);
-    if write_steps(out, &run.steps, &route.errors) {
+    if write_steps(out, run, &route.errors) {
         return;
     }
     match &route.target {
@@ -260,8 +261,8 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
 }
 
 /// Writes what each policy says. Returns whether one of them answers the request.
-fn write_steps(out: &mut String, steps: &[StepVerdict], errors: &ErrorPages) -> bool {
-    for StepVerdict { kind, verdict } in steps {
+fn write_steps(out: &mut String, run: &DryRun<'_>, errors: &ErrorPages) -> bool {
+    for StepVerdict { kind, verdict } in run.steps.iter().chain(&run.answer_edits) {
         let text = match verdict {
             Verdict::Passes(text) => format!("passes: {text}"),
             Verdict::Refuses(_, text) => format!("refuses: {text}"),
@@ -271,7 +272,7 @@ fn write_steps(out: &mut String, steps: &[StepVerdict], errors: &ErrorPages) -> 
         };
         let _ = writeln!(out, "policy     {} {text}", kind.key());
     }
-    match steps.last().map(|last| &last.verdict) {
+    match run.steps.last().map(|last| &last.verdict) {
         Some(Verdict::Refuses(reason, _)) => {
             let (status, code, text) = (reason.status(), reason.code(), reason.text());
             let _ = writeln!(out, "answer     {status}, reason {code}: {text}");

@@ -16,7 +16,7 @@ use super::{
 use crate::fault::Reason;
 use crate::ids::RequestId;
 use crate::io::{Address, Instant};
-use crate::policy::{Claims, Facts, PlannedStep, StepRequest, StepVerdict};
+use crate::policy::{Claims, Facts, PlannedStep, StepRequest, StepVerdict, Verdict};
 use crate::tls::CertificateIdentity;
 
 /// A request to try.
@@ -51,6 +51,10 @@ pub struct DryRun<'p> {
     pub dropped: Vec<String>,
     /// The verdicts of the policies, up to the first that answers.
     pub steps: Vec<StepVerdict>,
+    /// What the policies do with the answer that did not run because an earlier one, or Weir itself, refuses the request.
+    pub answer_edits: Vec<StepVerdict>,
+    /// Whether a policy of the listener answers, so that the request has no route.
+    pub is_answered_by_listener: bool,
     /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
     pub sent: Option<String>,
 }
@@ -93,6 +97,8 @@ impl Plan {
             explanation: Decision::from(Reason::Internal).into(),
             dropped: Vec::new(),
             steps: Vec::new(),
+            answer_edits: Vec::new(),
+            is_answered_by_listener: false,
             sent: None,
         };
         let reached = self.listener_for(request.port);
@@ -149,7 +155,7 @@ impl Plan {
             claims: claims.clone(),
             ..Facts::default()
         };
-        run.steps = self.try_steps(&run, &request, listener, &buffers, &mut facts);
+        self.try_steps(&mut run, &request, listener, &buffers, &mut facts);
         let mut sent = buffers.sent;
         if !sent.is_empty() {
             if run.upstream(self).is_some() && head.has_query {
@@ -161,20 +167,21 @@ impl Plan {
         Ok(run)
     }
 
-    /// The verdicts of the policies that cover a request, up to the first that answers.
+    /// Asks the policies that cover a request: for their verdicts up to the first that answers, and for what the others
+    /// do with its answer.
     fn try_steps(
         &self,
-        run: &DryRun<'_>,
+        run: &mut DryRun<'_>,
         request: &RequestHead<'_>,
         listener: &ListenerPlan,
         decision: &DecisionBuffers,
         facts: &mut Facts,
-    ) -> Vec<StepVerdict> {
+    ) {
         let route = run.route();
-        // The request is refused by the limit of a route, whose steps do not run.
-        let exceeds_route = match &run.explanation.decision {
-            Decision::Refuse(refusal) => refusal.route.is_some(),
-            _ => false,
+        // The route whose limit refuses the request. Its steps do not run.
+        let exceeded = match &run.explanation.decision {
+            Decision::Refuse(refusal) => refusal.route,
+            _ => None,
         };
         let RequestHead {
             head, block, hop, ..
@@ -204,22 +211,40 @@ impl Plan {
             now: Instant::default(),
             wall_ms: 0,
         };
-        let of_route = match plan {
-            Some(route) => &route.steps,
-            None if exceeds_route => &[][..],
-            None => &self.steps_without_route,
+        let mut try_all = |steps: &[PlannedStep], verdicts: &mut Vec<StepVerdict>| {
+            let answered = steps.iter().position(|PlannedStep { step, .. }| {
+                let verdict = step.explain(&view, facts);
+                let answers = verdict.status().is_some();
+                let kind = step.kind();
+                verdicts.push(StepVerdict { kind, verdict });
+                answers
+            });
+            answered.map(|place| place + 1)
         };
-        let mut verdicts = Vec::new();
-        for PlannedStep { step, .. } in listener.steps.iter().chain(of_route) {
-            let verdict = step.explain(&view, facts);
-            let answers = verdict.status().is_some();
-            let kind = step.kind();
-            verdicts.push(StepVerdict { kind, verdict });
-            if answers {
-                break;
+        let of_listener = try_all(&listener.steps, &mut run.steps);
+        run.is_answered_by_listener = of_listener.is_some();
+        let steps = match plan.or(exceeded.and_then(|id| self.route(id))) {
+            Some(route) if of_listener.is_none() => &route.steps,
+            _ => &self.steps_without_route,
+        };
+        let left = match (of_listener, exceeded) {
+            (Some(_), _) | (None, Some(_)) => Some(&steps[..]),
+            (None, None) => {
+                let ran = try_all(steps, &mut run.steps);
+                ran.and_then(|ran| steps.get(ran..))
+            }
+        };
+        let answered = run.steps.last();
+        let answered = answered.filter(|last| last.verdict.status().is_some());
+        let answered = answered.map(|last| last.kind);
+        for PlannedStep { step, .. } in left.into_iter().flatten() {
+            if step.edits_every_answer(answered)
+                && let Some(text) = step.explain_answer(&view, facts)
+            {
+                let (kind, verdict) = (step.kind(), Verdict::Does(text));
+                run.answer_edits.push(StepVerdict { kind, verdict });
             }
         }
-        verdicts
     }
 
     fn listener_ids(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {

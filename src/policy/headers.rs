@@ -13,8 +13,8 @@ use super::{AnswerView, AttemptFacts, Facts, StepRequest, Verdict};
 pub struct Headers {
     request: FieldChanges,
     response: FieldChanges,
-    /// The rules in words.
-    text: Box<str>,
+    /// The rules in words, for requests and for answers; empty without any.
+    texts: [Box<str>; 2],
 }
 
 /// The rules of one direction.
@@ -39,12 +39,10 @@ impl Headers {
     /// A parameter that one of the paths does not have.
     pub fn compile(rules: &HeaderRules, paths: &[PathMatch]) -> Result<Self, String> {
         let directions = [("request", &rules.request), ("response", &rules.response)];
-        let texts = directions.iter().map(|(name, rules)| describe(name, rules));
-        let texts: Vec<_> = texts.filter(|text| !text.is_empty()).collect();
         Ok(Self {
             request: FieldChanges::compile(&rules.request, paths)?,
             response: FieldChanges::compile(&rules.response, paths)?,
-            text: texts.join("; ").into(),
+            texts: directions.map(|(name, rules)| describe(name, rules).into()),
         })
     }
 
@@ -89,7 +87,15 @@ impl Headers {
 
     /// Says what the rules are.
     pub fn explain(&self) -> Verdict {
-        Verdict::Does(self.text.to_string())
+        let texts = self.texts.iter().filter(|text| !text.is_empty());
+        let texts: Vec<_> = texts.map(|text| &**text).collect();
+        Verdict::Does(texts.join("; "))
+    }
+
+    /// Says what the rules do with answers; `None` for nothing.
+    pub fn explain_answer(&self) -> Option<String> {
+        let [_, response] = &self.texts;
+        (!response.is_empty()).then(|| response.to_string())
     }
 }
 

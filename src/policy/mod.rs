@@ -329,6 +329,24 @@ impl Step {
             Self::Probe(_) => Verdict::Does("nothing".into()),
         }
     }
+
+    /// Says what the step does with an answer that Weir gives before the step has run; `None` for nothing. Asked only of
+    /// steps that edit every answer.
+    pub fn explain_answer(&self, request: &StepRequest<'_>, facts: &Facts) -> Option<String> {
+        match self {
+            Self::Cors(rules) => rules.explain_answer(request),
+            Self::SecurityHeaders(fields) => Some(fields.explain_answer(facts)),
+            Self::Headers(headers) => headers.explain_answer(),
+            Self::Ip(_)
+            | Self::Concurrency(_)
+            | Self::Limit(_)
+            | Self::Jwt(_)
+            | Self::ForwardAuth(_)
+            | Self::Compress(_) => None,
+            #[cfg(test)]
+            Self::Probe(_) => None,
+        }
+    }
 }
 
 /// The core's map of networks of a step of `ip`.

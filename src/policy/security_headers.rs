@@ -48,14 +48,19 @@ impl SecurityHeaders {
 
     /// Says which fields an answer gets.
     pub fn explain(&self, facts: &Facts) -> Verdict {
+        Verdict::Does(self.explain_answer(facts))
+    }
+
+    /// Says which fields an answer gets.
+    pub fn explain_answer(&self, facts: &Facts) -> String {
         let fields = self
             .fields(facts)
             .map(|(name, value)| format!("{name}: {value}"));
         let text = fields.collect::<Vec<_>>().join(", add ");
-        Verdict::Does(match text.is_empty() {
+        match text.is_empty() {
             true => "nothing without TLS".to_owned(),
             false => format!("response: add {text}; an endpoint's own field stays"),
-        })
+        }
     }
 
     //= rfc6797#7.2

@@ -36,6 +36,8 @@ pub(crate) struct Decoder<'t> {
     path: Vec<String>,
     /// Diagnostics that are kept, each with its offset in the file.
     diagnostics: Vec<(usize, Diagnostic)>,
+    /// Problems that a setting has in several places.
+    in_places: Vec<InPlaces>,
     /// What was suggested for unknown keys, by table; a suggested key is not reported as missing too.
     suggested: Vec<(Span, String)>,
     /// The last diagnostic that is not kept, so that callers may add to it.
@@ -51,6 +53,22 @@ struct DiagnosticCount {
     left_out: usize,
 }
 
+/// A problem that a setting has in several places.
+#[derive(Debug)]
+struct InPlaces {
+    /// The offset of the setting.
+    at: usize,
+    problem: String,
+    /// The first places, with commas between them.
+    names: String,
+    count: usize,
+    /// The place of the diagnostic among those that are kept.
+    index: usize,
+}
+
+/// The most places that a diagnostic names.
+const PLACES_NAMED_MAX: usize = 5;
+
 impl<'t> Decoder<'t> {
     /// A decoder of the file `source`, whose top level is the table `root`.
     pub(crate) fn new(source: &'t Source<'t>, root: fn() -> TableInfo) -> Self {
@@ -61,6 +79,7 @@ impl<'t> Decoder<'t> {
             is_broken: false,
             path: Vec::new(),
             diagnostics: Vec::new(),
+            in_places: Vec::new(),
             suggested: Vec::new(),
             overflow: None,
             errors: DiagnosticCount::default(),
@@ -134,6 +153,44 @@ impl<'t> Decoder<'t> {
     /// Reports an error of the file as a whole.
     pub(crate) fn file_error(&mut self, code: Code, message: impl Into<String>) -> &mut Diagnostic {
         self.report(Severity::Error, code, None, message.into())
+    }
+
+    /// Reports a problem that the setting at `span` has in `place`. Several places make one diagnostic, which names them
+    /// behind `problem`.
+    pub(crate) fn error_of(&mut self, span: Span, problem: &str, place: &str) -> &mut Diagnostic {
+        let mut known = self.in_places.iter_mut();
+        let known = known.find(|each| each.at == span.start && each.problem == problem);
+        if let Some(each) = known {
+            each.count += 1;
+            each.names.push_str(&match each.count {
+                ..=PLACES_NAMED_MAX => format!(", {place}"),
+                _ => String::new(),
+            });
+            let mut message = format!("{problem} {}", each.names);
+            let more = each.count.saturating_sub(PLACES_NAMED_MAX);
+            if more > 0 {
+                message.push_str(&format!(" and {more} more"));
+            }
+            let index = each.index;
+            if let Some((_, diagnostic)) = self.diagnostics.get_mut(index) {
+                diagnostic.message = message;
+            }
+            return self.discarded(Severity::Error, Code::MissingKey, String::new());
+        }
+        let before = self.diagnostics.len();
+        let at = span.start;
+        self.error(Code::MissingKey, span, format!("{problem} {place}"));
+        if self.diagnostics.len() == before {
+            return self.discarded(Severity::Error, Code::MissingKey, String::new());
+        }
+        self.in_places.push(InPlaces {
+            at,
+            problem: problem.to_owned(),
+            names: place.to_owned(),
+            count: 1,
+            index: before,
+        });
+        &mut self.diagnostics[before].1
     }
 
     /// Reports a problem of the string `text` at `span`.

@@ -262,7 +262,6 @@ impl LevelFields {
     }
 }
 
-/// Reports and leaves out names that rules may not change, and names that occur twice.
 /// Warns of variables written as in nginx, which are text here.
 fn warn_of_nginx_variables(value: &ValueTemplate, span: &Span, cx: &mut Decoder<'_>) {
     let found = value.0.iter().find_map(|piece| match piece {
@@ -276,6 +275,7 @@ fn warn_of_nginx_variables(value: &ValueTemplate, span: &Span, cx: &mut Decoder<
     }
 }
 
+/// Reports and leaves out names that rules may not change, and names that occur twice.
 fn read_entries<T>(
     entries: Vec<NamedEntry<T>>,
     direction: Direction,
@@ -307,7 +307,7 @@ impl Policy for HeadersKind {
         place: &Place<'_>,
         cx: &mut Decoder<'_>,
     ) -> Option<HeaderRules> {
-        let mut rules = HeaderRules::default();
+        let (mut request, mut response) = (LevelFields::default(), LevelFields::default());
         for Setting { value, origin, .. } in settings {
             for fields in [&value.request, &value.response] {
                 fields
@@ -325,18 +325,32 @@ impl Policy for HeadersKind {
                 cx.error(Code::Conflict, span.clone(), message)
                     .help("leave it out: it is for a route with `to`");
             }
-            rules.request.overlay(&value.request);
-            rules.response.overlay(&value.response);
+            request.overlay(&value.request);
+            response.overlay(&value.response);
         }
+        let is_sent = place
+            .target
+            .is_none_or(|target| target == TargetKind::Upstream);
+        // Nobody sees what a route without endpoints would send.
+        let sent = is_sent.then_some(&request);
+        for fields in sent.into_iter().chain([&response]) {
+            fields
+                .values()
+                .for_each(|value| check_claims(value, place, cx));
+        }
+        let rules = HeaderRules {
+            request: request.into_rules(),
+            response: response.into_rules(),
+        };
         let is_empty = rules.request.is_empty() && rules.response.is_empty();
         (!is_empty).then_some(rules)
     }
 }
 
-impl FieldRules {
+impl LevelFields {
     /// Adds the rules of a higher level. What it removes or sets, it decides alone; what it adds replaces what lower
     /// levels add to the same field.
-    fn overlay(&mut self, higher: &LevelFields) {
+    fn overlay(&mut self, higher: &Self) {
         let is_in = |names: &[(String, Spanned<ValueTemplate>)], name: &str| {
             names
                 .iter()
@@ -346,21 +360,43 @@ impl FieldRules {
             let mut removed = higher.remove.iter();
             removed.any(|known| known.eq_ignore_ascii_case(name)) || is_in(&higher.set, name)
         };
-        self.set.retain(|field| !removes(&field.name));
+        self.set.retain(|(name, _)| !removes(name));
         self.add
-            .retain(|field| !removes(&field.name) && !is_in(&higher.add, &field.name));
+            .retain(|(name, _)| !removes(name) && !is_in(&higher.add, name));
         for name in &higher.remove {
             let is_same = |known: &String| known.eq_ignore_ascii_case(name);
             if !self.remove.iter().any(is_same) {
                 self.remove.push(name.clone());
             }
         }
-        let rule = |(name, value): &(String, Spanned<ValueTemplate>)| FieldRule {
-            name: name.clone(),
-            value: value.value.clone(),
+        self.set.extend_from_slice(&higher.set);
+        self.add.extend_from_slice(&higher.add);
+    }
+
+    /// The rules without their places in the file.
+    fn into_rules(self) -> FieldRules {
+        let rules = |fields: Vec<(String, Spanned<ValueTemplate>)>| {
+            let rule = |(name, value): (_, Spanned<_>)| FieldRule {
+                name,
+                value: value.value,
+            };
+            fields.into_iter().map(rule).collect()
         };
-        self.set.extend(higher.set.iter().map(rule));
-        self.add.extend(higher.add.iter().map(rule));
+        FieldRules {
+            remove: self.remove,
+            set: rules(self.set),
+            add: rules(self.add),
+        }
+    }
+}
+
+/// Reports claims of a token that no `jwt` of the route verifies.
+fn check_claims(value: &Spanned<ValueTemplate>, place: &Place<'_>, cx: &mut Decoder<'_>) {
+    for variable in value.value.variables() {
+        if let Variable::Claim(name) = variable {
+            let remedy = "take the field away in these routes, by `remove` of `headers`";
+            place.check_claim(name, &value.span, remedy, cx);
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) enum TargetKind {
 }
 
 /// The route, listener or top level for which Weir combines policies.
+#[derive(Clone, Copy)]
 #[allow(dead_code, reason = "no policy needs all of it")]
 pub(crate) struct Place<'a> {
     /// The place itself, which is also the origin of its own settings.
@@ -51,10 +52,27 @@ pub(crate) struct Place<'a> {
     pub(crate) span: &'a Span,
     /// The target of the route; `None` for a listener, for the top level and for a route whose target is an error.
     pub(crate) target: Option<TargetKind>,
+    /// Whether this is a route without `jwt`, so that its requests have no claims.
+    pub(crate) lacks_claims: bool,
     /// The parameters that every path of the route's match has; `None` without a route, or if its match is an error.
     pub(crate) parameters: Option<&'a [&'a str]>,
     /// The names of the file's upstreams.
     pub(crate) upstreams: &'a UpstreamNames,
+}
+
+impl Place<'_> {
+    /// Reports the claim `name`, which the file uses at `span`, if requests have no claims here. Settings of sets and of
+    /// the top level are reported once, with all routes that lack a `jwt`.
+    pub(crate) fn check_claim(&self, name: &str, span: &Span, remedy: &str, cx: &mut Decoder<'_>) {
+        if !self.lacks_claims {
+            return;
+        }
+        let problem = format!("no `jwt` verifies the claim `{name}` in");
+        let diagnostic = cx.error_of(span.clone(), &problem, &self.origin.to_string());
+        diagnostic.help(format!(
+            "add jwt = \"https://ISSUER/ for AUDIENCE\" there, to a set or at the top level; or {remedy}"
+        ));
+    }
 }
 
 /// What one level says, with the level.

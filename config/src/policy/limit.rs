@@ -264,6 +264,12 @@ impl Policy for LimitKind {
         for setting in settings {
             for (index, Spanned { value, span }) in setting.value.iter().enumerate() {
                 check_keys(&value.per, span, place, cx);
+                for key in &value.per {
+                    if let LimitKey::Claim(name) = key {
+                        let remedy = "move the limit to the routes that have one";
+                        place.check_claim(name, span, remedy, cx);
+                    }
+                }
                 if let Some(name) = &value.name
                     && limits
                         .iter()

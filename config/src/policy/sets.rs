@@ -105,7 +105,16 @@ impl PolicySets {
             origin: place.origin,
             policies: own,
         });
-        Policies::combine(&levels, place, cx)
+        let has_jwt = levels.iter().fold(false, |below, level| {
+            let own = level.policies.jwt.as_ref();
+            own.map_or(below, |setting| setting.value.is_some())
+        });
+        // A route whose match is an error has no name to report.
+        let place = Place {
+            lacks_claims: !has_jwt && place.parameters.is_some(),
+            ..*place
+        };
+        Policies::combine(&levels, &place, cx)
     }
 
     /// Warns of sets that no route uses.

@@ -238,6 +238,7 @@ impl RawListener {
             origin: &Origin::Listener(address.clone()),
             span: &self.span,
             target: None,
+            lacks_claims: false,
             parameters: None,
             upstreams,
         };

@@ -240,6 +240,7 @@ pub(crate) fn check_route(
         origin: &Origin::Route(name.clone()),
         span: &table.span,
         target: target_kind(&table),
+        lacks_claims: false,
         parameters: parameters.as_deref(),
         upstreams: names,
     };

@@ -673,3 +673,86 @@ fn explain_says_which_server_would_be_asked() {
     assert!(text.lines().any(|line| line == row), "{text}");
     assert!(text.contains("upstream   a"), "{text}");
 }
+
+#[test]
+fn explain_says_what_edits_the_answer_of_a_refused_request() {
+    let (_, plan) = plan(
+        r#"
+security_headers = true
+limits = { body = "10B" }
+headers = { request = { set = { X-A = "b" } }, response = { set = { X-Top = "1" } } }
+cors = "https://app.example.com"
+compress = true
+[listen."0.0.0.0:80"]
+ip = { deny = "192.0.2.9" }
+[upstream]
+app = "10.0.0.1:80"
+[[route]]
+match = "/*"
+to = "app"
+ip = { deny = "192.0.2.8" }
+jwt = { issuer = "https://idp.example.com/", audience = "any" }
+headers = { response = { set = { X-Own = "1" } } }
+"#,
+    );
+    let ask = |headers: &[&str], client_ip: &str| {
+        let question = Question {
+            method: "GET".to_owned(),
+            url: "http://a.example.com/".to_owned(),
+            headers: headers.iter().map(|&line| line.to_owned()).collect(),
+            client_ip: Some(client_ip.parse().unwrap()),
+            ..Question::default()
+        };
+        let text = explain(&plan, &question).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("policy"));
+        let rows: Vec<_> = rows.map(|row| row.trim().to_owned()).collect();
+        assert!(text.contains("\nanswer     4"), "{text}");
+        let starts = rows
+            .iter()
+            .map(|row| row.split(':').next().unwrap().to_owned());
+        (starts.collect::<Vec<_>>(), rows.join("\n"))
+    };
+
+    let (steps, text) = ask(&[], "192.0.2.1");
+    let expected = [
+        "ip passes",
+        "ip passes",
+        "cors takes CORS fields off the answer",
+        "jwt refuses",
+        "security_headers response",
+        "headers response",
+    ];
+    assert_eq!(steps, expected);
+    assert!(text.contains("X-Top") && text.contains("X-Own"), "{text}");
+    assert!(!text.contains("X-A"), "{text}");
+
+    let (steps, _) = ask(&[], "192.0.2.8");
+    let expected = [
+        "ip passes",
+        "ip refuses",
+        "security_headers response",
+        "headers response",
+    ];
+    assert_eq!(steps, expected);
+
+    // A listener's policy answers before there is a route, so the top level alone edits.
+    let (steps, text) = ask(&[], "192.0.2.9");
+    let expected = [
+        "ip refuses",
+        "security_headers response",
+        "headers response",
+    ];
+    assert_eq!(steps, expected);
+    assert!(text.contains("X-Top") && !text.contains("X-Own"), "{text}");
+
+    // The body is too long for the route, so its steps do not run.
+    let (steps, text) = ask(&["Content-Length: 11"], "192.0.2.1");
+    let expected = [
+        "ip passes",
+        "cors takes CORS fields off the answer",
+        "security_headers response",
+        "headers response",
+    ];
+    assert_eq!(steps, expected);
+    assert!(text.contains("X-Own"), "{text}");
+}

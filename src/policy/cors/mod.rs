@@ -211,6 +211,14 @@ impl Rules {
         self.explain_head(request.head, request.block)
     }
 
+    /// Says what becomes of an answer; `None` for the answer to a preflight that the rules have not seen.
+    pub(super) fn explain_answer(&self, request: &StepRequest<'_>) -> Option<String> {
+        match self.explain(request) {
+            Verdict::Does(text) => Some(text),
+            _ => None,
+        }
+    }
+
     fn explain_head(&self, head: &Head, block: &[u8]) -> Verdict {
         let cache = self.origins.make_cache();
         let origin = origin_of(head, block).map(String::from_utf8_lossy);

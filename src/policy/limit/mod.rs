@@ -51,17 +51,6 @@ pub(super) fn compile_route(
     steps: &mut Vec<PlannedStep>,
 ) -> Result<(), String> {
     let policies = &route.policies;
-    let needs_token = policies.limits.iter().find(|limit| {
-        let is_claim = |key: &LimitKey| matches!(key, LimitKey::Claim(_));
-        matches!(limit.origin, Origin::Route(_)) && limit.per.iter().any(is_claim)
-    });
-    if let Some(limit) = needs_token
-        && policies.jwt.is_none()
-    {
-        return Err(format!(
-            "the limit `{limit}` counts by a claim, and the route has no `jwt`"
-        ));
-    }
     let place = KeyPlace {
         matches: Some(&route.matches),
         route: &route.name,
