@@ -223,7 +223,7 @@ impl Plan {
         };
         let of_listener = try_all(&listener.steps, &mut run.steps);
         run.is_answered_by_listener = of_listener.is_some();
-        let steps = match plan.or(exceeded.and_then(|id| self.route(id))) {
+        let steps = match plan.or_else(|| exceeded.and_then(|id| self.route(id))) {
             Some(route) if of_listener.is_none() => &route.steps,
             _ => &self.steps_without_route,
         };

@@ -381,6 +381,11 @@ impl<'t> Decoder<'t> {
         }
     }
 
+    /// The key whose value is at hand.
+    pub(crate) fn key(&self) -> &str {
+        self.path.last().map_or("", String::as_str)
+    }
+
     /// The table at hand, by its header.
     pub(crate) fn here(&self) -> String {
         match self.path.as_slice() {

@@ -261,6 +261,11 @@ impl<T: TableKind> ValueKind for TableArray<T> {
 /// The word that stands for a key of a [`NamedEntries`] table in messages and in the reference.
 pub(crate) trait KeyPlaceholder {
     const NAME: &'static str;
+
+    /// The entries of the table that `value`, which is no table, probably stands for.
+    fn written(_value: &Value<'_>) -> Option<String> {
+        None
+    }
 }
 
 /// A table whose keys are names that the file chooses, in file order. The name of a value that cannot be read is kept.
@@ -278,9 +283,12 @@ impl<N: KeyPlaceholder, K: ValueKind> ValueKind for NamedEntries<N, K> {
 
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
         let Some(table) = value.get_ref().as_table() else {
-            let header = cx.header_for(value, N::NAME);
+            let help = match N::written(value).filter(|entries| !entries.is_empty()) {
+                Some(entries) => format!("write {} = {{ {entries} }}", cx.key()),
+                None => format!("write {}", cx.header_for(value, N::NAME)),
+            };
             cx.wrong_type(value, &format!("a table, one {} each", N::NAME))
-                .help(format!("write {header}"));
+                .help(help);
             return None;
         };
         let mut entries = Vec::with_capacity(table.len());

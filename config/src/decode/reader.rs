@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::decode::decoder::{Decoder, Value};
 use crate::decode::kind::{TableKind, ValueKind};
-use crate::decode::shape::{FieldInfo, TableInfo, list_tables_with_key};
+use crate::decode::shape::{FieldInfo, Shape, TableInfo, list_tables_with_key};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::text::suggest::nearest;
@@ -57,6 +57,9 @@ impl<'v, 'i> TableReader<'v, 'i> {
         if cx.diagnostics_count() > before && means_off(value) {
             self.advise_off::<K>(key, cx);
         }
+        if cx.diagnostics_count() > before && means_on(value) {
+            advise_on(key, &K::shape(), cx);
+        }
         found
     }
 
@@ -96,6 +99,25 @@ impl<'v, 'i> TableReader<'v, 'i> {
             .label(format!("expected {}", K::shape().in_words()));
         }
         found
+    }
+}
+
+/// Says how to switch `key` on, if its value was something like "yes".
+fn advise_on(key: &str, shape: &Shape, cx: &mut Decoder<'_>) {
+    if shape.takes_booleans() {
+        cx.replace_last_help(format!("write {key} = true"));
+    } else if let Some(example) = shape.first_example() {
+        cx.replace_last_help(format!("write a value of your own: {key} = \"{example}\""));
+    }
+}
+
+/// Whether a value means "on" in other programs.
+fn means_on(value: &Value<'_>) -> bool {
+    const WORDS: [&str; 5] = ["on", "yes", "true", "enable", "enabled"];
+    match value.get_ref() {
+        DeValue::String(text) => WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        DeValue::Boolean(is_on) => *is_on,
+        _ => false,
     }
 }
 

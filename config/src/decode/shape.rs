@@ -128,6 +128,15 @@ impl Shape {
         matches!(self, Self::Text { examples, .. } if examples.contains(&text))
     }
 
+    /// The first example of a valid string.
+    pub(crate) fn first_example(&self) -> Option<&'static str> {
+        match self {
+            Self::Text { examples, .. } => examples.first().copied(),
+            Self::AnyOf(shapes) => shapes.iter().find_map(Self::first_example),
+            _ => None,
+        }
+    }
+
     /// Whether only whole numbers are valid.
     pub(crate) fn is_integer(&self) -> bool {
         matches!(self, Self::Integer { .. })

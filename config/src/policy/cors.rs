@@ -15,6 +15,7 @@ use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
 use crate::text::source::Span;
 use crate::value::field::is_token;
+use crate::value::regex::RegexPattern;
 
 /// Which pages of other origins may read the answers of a route, and what they may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,18 @@ pub struct Cors {
     pub private_network: bool,
     /// The position of the highest level's value in the file.
     pub position: Position,
+}
+
+impl Cors {
+    /// Whether both say the same, whatever their places in the file.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let position = self.position.clone();
+        *self
+            == Self {
+                position,
+                ..other.clone()
+            }
+    }
 }
 
 /// What a preflight may ask for.
@@ -204,17 +217,27 @@ fn check_credentials(cors: &Cors, span: &Span, cx: &mut Decoder<'_>) {
         cx.error(Code::Conflict, span.clone(), message)
             .help("name the fields that pages may read");
     }
-    let improbable = ["https://any.invalid", "http://other.test:81"];
     let is_open = |pattern: &OriginPattern| match pattern {
-        OriginPattern::Regex(regex) => improbable.iter().all(|origin| regex.matches(origin)),
+        OriginPattern::Regex(regex) => takes_strangers(regex),
         _ => false,
     };
     if cors.origins.iter().any(is_open) {
-        let message =
-            "`origins` has an expression for every origin, so every site could act as its visitors";
-        cx.warning(Code::Conflict, span.clone(), message)
+        let message = "an expression of `origins` takes anybody's site, and with `credentials` such a site reads answers as its visitors";
+        cx.warning(Code::Unsafe, span.clone(), message)
             .help("describe your own origins only, or leave `credentials` out");
     }
+}
+
+/// Whether an expression takes origins that have nothing in common but the scheme or the domain at their end, so that
+/// anybody can have one.
+fn takes_strangers(regex: &RegexPattern) -> bool {
+    let domains = ["invalid", "com", "net", "org", "io", "dev", "app"];
+    ["http", "https"].iter().any(|scheme| {
+        domains.iter().any(|domain| {
+            let strangers = ["qzv-1", "www.7xk"].map(|name| format!("{scheme}://{name}.{domain}"));
+            strangers.iter().all(|origin| regex.matches(origin))
+        })
+    })
 }
 
 /// Reports a list that is empty, and origins that `*` covers.

@@ -10,7 +10,7 @@ use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
 use crate::text::suggest::nearest;
-use crate::value::field::{FieldName, is_token};
+use crate::value::field::{FieldName, is_token, written_field};
 use crate::value::template::{ValuePiece, ValueTemplate, ValueTemplateText};
 use crate::value::variable::{Variable, find_nginx_variable};
 
@@ -171,6 +171,15 @@ fn check_name(name: &str, direction: Direction) -> Result<(), Problem> {
         return Err(Problem::new(format!("`headers` cannot change `{name}`"))
             .help("Weir writes it, because it is about one connection or about the framing"));
     }
+    // Servers that follow CGI take both spellings for one name (RFC 3875 section 4.1.18).
+    let folded = lower.replace('_', "-");
+    if FIXED_FIELDS.contains(&folded.as_str()) {
+        return Err(
+            Problem::new(format!("`headers` cannot change `{name}`")).help(format!(
+                "many servers take it for `{folded}`, which is about one connection or about the framing"
+            )),
+        );
+    }
     Ok(())
 }
 
@@ -198,6 +207,9 @@ impl ValueKind for HeadersKind {
     type Value = LevelRules;
 
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<LevelRules> {
+        if reports_no_table(value, cx) {
+            return None;
+        }
         let table = RawHeaders::decode(value, cx)?;
         let is_suggested = |key: &&str| cx.has_suggested(&table.span, key);
         let has_neither = table.request.is_none() && table.response.is_none();
@@ -225,10 +237,44 @@ impl ValueKind for HeadersKind {
     }
 }
 
+/// Reports a value that is not a table, or whose `request` or `response` is none, and shows how to write it.
+fn reports_no_table(value: &Value<'_>, cx: &mut Decoder<'_>) -> bool {
+    let Some(table) = value.get_ref().as_table() else {
+        let field = written_field(value).unwrap_or_else(|| "X-Served-By = \"weir\"".to_owned());
+        cx.wrong_type(value, "a table { request, response }")
+            .help(format!(
+                "write headers = {{ response = {{ set = {{ {field} }} }} }}"
+            ));
+        return true;
+    };
+    let mut is_reported = false;
+    for key in ["request", "response"] {
+        let Some(direction) = table.get(key).filter(|value| !value.get_ref().is_table()) else {
+            continue;
+        };
+        let field = written_field(direction).unwrap_or_else(|| "X-Served-By = \"weir\"".to_owned());
+        cx.wrong_type(direction, "a table { set, add, remove }")
+            .help(format!("write {key} = {{ set = {{ {field} }} }}"));
+        is_reported = true;
+    }
+    is_reported
+}
+
 impl LevelFields {
     fn read(table: RawFields, direction: Direction, cx: &mut Decoder<'_>) -> Self {
         let mut remove: Vec<String> = Vec::new();
-        for Spanned { value: name, span } in table.remove.unwrap_or_default() {
+        let removed = table.remove.unwrap_or_default();
+        let set = table.set.as_deref().unwrap_or_default();
+        for Spanned { value: name, span } in removed.iter() {
+            let is_same = |entry: &&NamedEntry<_>| entry.name.value.eq_ignore_ascii_case(name);
+            if set.iter().any(|entry| is_same(&entry)) {
+                let message =
+                    format!("`{name}` in `remove` has no effect: `set` replaces the field");
+                cx.warning(Code::NoEffect, span.clone(), message)
+                    .help("leave it out of `remove`; to have the sender's value too, use `add`");
+            }
+        }
+        for Spanned { value: name, span } in removed {
             if let Err(problem) = check_name(&name, direction) {
                 cx.problem(span, &name, problem);
                 continue;

@@ -58,10 +58,16 @@ impl RouteConflicts {
         span: &Span,
         cx: &mut Decoder<'_>,
     ) {
-        let mut is_reported = false;
+        let (mut is_reported, mut is_mixed) = (false, false);
         for (host, path) in route.matches.patterns() {
             let key = PatternKey::of(host, path);
             let group = self.by_pattern.entry(key).or_default();
+            let known = group.iter().filter_map(|index| earlier.get(*index));
+            let differs = |first: &&Route| has_other_preflights(first, route);
+            if !is_mixed && let Some(first) = known.take(COMPARED_MAX).find(differs) {
+                report_mixed_cors(first, span, cx);
+                is_mixed = true;
+            }
             let mut same = group.iter().filter_map(|index| earlier.get(*index));
             let hides = |first: &&Route| covers(first, route);
             if !is_reported && let Some(first) = same.by_ref().take(COMPARED_MAX).find(hides) {
@@ -167,6 +173,37 @@ fn report_hidden(route: &Route, pattern: &str, first: &Route, span: &Span, cx: &
             "move this one up: among routes with the same host and path, the first in the file wins",
         );
     }
+}
+
+/// Whether two routes for one path have different `cors`, and differ in nothing else that a preflight shows.
+fn has_other_preflights(one: &Route, other: &Route) -> bool {
+    let shown = |route: &Route| Match {
+        headers: Vec::new(),
+        cookies: Vec::new(),
+        claims: Vec::new(),
+        client_cert: None,
+        hosts: Vec::new(),
+        paths: Vec::new(),
+        ..route.matches.clone()
+    };
+    let is_same_cors = match (&one.policies.cors, &other.policies.cors) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.is_same(other),
+        _ => false,
+    };
+    !is_same_cors && shown(one) == shown(other)
+}
+
+//= fetch#cors-preflight-fetch
+// A preflight has no fields, cookies and credentials of the request that it announces.
+fn report_mixed_cors(first: &Route, span: &Span, cx: &mut Decoder<'_>) {
+    let line = first.position.line;
+    let message = format!(
+        "`cors` differs from that of the route in line {line}, which takes the same preflights"
+    );
+    cx.warning(Code::Conflict, span.clone(), message).help(
+        "preflights have no fields, cookies or tokens of the request, so one route answers those of both: give both the same `cors`, for example in a set",
+    );
 }
 
 fn report_shadowed(

@@ -169,6 +169,27 @@ impl Diagnostic {
         self.severity == Severity::Error
     }
 
+    /// Whether this is the same warning as `other`, about another place of the same file.
+    fn repeats(&self, other: &Self) -> bool {
+        let label = |each: &Self| each.excerpt.as_ref().map(|at| at.label.clone());
+        !self.is_error()
+            && label(self).is_some()
+            && label(self) == label(other)
+            && (
+                self.severity,
+                self.code,
+                &self.message,
+                &self.file,
+                &self.help,
+            ) == (
+                other.severity,
+                other.code,
+                &other.message,
+                &other.file,
+                &other.help,
+            )
+    }
+
     fn to_json(&self) -> Json {
         let mut members = vec![
             ("severity", Json::text(self.severity.as_str())),
@@ -299,13 +320,44 @@ pub fn to_json(diagnostics: &[Diagnostic]) -> String {
     Json::List(diagnostics.iter().map(Diagnostic::to_json).collect()).to_string()
 }
 
-/// Renders diagnostics as text, with empty lines between them and a count at the end.
+/// Says where else the same was found.
+fn more_places(lines: &[u32]) -> Option<String> {
+    const LISTED_MAX: usize = 10;
+    let listed = lines.iter().take(LISTED_MAX).map(u32::to_string);
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    let more = if lines.len() > LISTED_MAX {
+        ", ..."
+    } else {
+        ""
+    };
+    match lines.len() {
+        0 => None,
+        1 => Some(format!("and 1 more place: line {listed}")),
+        count => Some(format!("and {count} more places: lines {listed}{more}")),
+    }
+}
+
+/// Renders diagnostics as text, with empty lines between them and a count at the end. Warnings that differ only in their
+/// place are shown once.
 #[must_use]
 pub fn to_text(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
-    for diagnostic in diagnostics {
+    for (index, diagnostic) in diagnostics.iter().enumerate() {
+        let (before, after) = (
+            diagnostics.iter().take(index),
+            diagnostics.iter().skip(index),
+        );
+        if before.clone().any(|other| diagnostic.repeats(other)) {
+            continue;
+        }
+        let places = after.skip(1).filter(|other| other.repeats(diagnostic));
+        let more: Vec<u32> = places
+            .filter_map(|other| Some(other.excerpt.as_ref()?.line))
+            .collect();
+        let mut shown = diagnostic.clone();
+        shown.help.extend(more_places(&more));
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{diagnostic}");
+        let _ = writeln!(text, "{shown}");
     }
     let errors = diagnostics.iter().filter(|each| each.is_error()).count();
     let warnings = diagnostics.len() - errors;

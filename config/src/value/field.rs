@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::decode::decoder::Decoder;
-use crate::decode::kinds::{KeyPlaceholder, NamedEntry, TextKind};
+use crate::decode::decoder::{Decoder, Value};
+use crate::decode::kinds::{KeyPlaceholder, NamedEntry, TextKind, quoted_if_needed};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 
@@ -12,6 +12,26 @@ pub(crate) struct FieldName;
 
 impl KeyPlaceholder for FieldName {
     const NAME: &'static str = "FIELD";
+
+    fn written(value: &Value<'_>) -> Option<String> {
+        written_field(value)
+    }
+}
+
+/// How tables write `"NAME: VALUE"`, or a list of such lines.
+pub(crate) fn written_field(value: &Value<'_>) -> Option<String> {
+    let written = |value: &Value<'_>| {
+        let (name, text) = value.get_ref().as_str()?.split_once(':')?;
+        let name = name.trim();
+        is_token(name).then(|| format!("{} = \"{}\"", quoted_if_needed(name), text.trim()))
+    };
+    match value.get_ref().as_array() {
+        Some(lines) => {
+            let fields: Option<Vec<_>> = lines.iter().map(written).collect();
+            fields.map(|fields| fields.join(", "))
+        }
+        None => written(value),
+    }
 }
 
 /// A value of a header field, or a value to compare with.

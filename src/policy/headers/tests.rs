@@ -87,7 +87,8 @@ impl Asked {
 
 fn compile(rules: &str) -> Headers {
     let text = format!(
-        "[listen.\"127.0.0.1:1\"]\n[upstream]\napp = [\"127.0.0.1:2\"]\n[[route]]\nto = \"app\"\n\
+        "jwt = \"https://idp.test/ for app\"\n[listen.\"127.0.0.1:1\"]\n[upstream]\napp = [\"127.0.0.1:2\"]\n\
+         [[route]]\nto = \"app\"\n\
          match.path = [\"/users/{{id}}/{{file}}\", \"/people/{{id}}/{{other}}/{{file}}\"]\nheaders = {{ {rules} }}\n"
     );
     let (config, _) = weir_config::parse("test.toml", &text)
