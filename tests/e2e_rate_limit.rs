@@ -197,7 +197,7 @@ fn contradictions_are_errors_of_the_file() {
         text
     };
     let text = check("limit = \"5/m per claim:sub\"");
-    let expected = "no `jwt` verifies the claim `sub` in route `/*`";
+    let expected = "no `jwt` verifies the claim `sub` in route `hello`";
     assert!(text.contains(expected), "{text}");
     let other =
         "[[route]]\nmatch = \"/b\"\nrespond = \"b\"\nlimit = { rate = \"2/m\", name = \"x\" }\n";

@@ -79,7 +79,8 @@ impl ValueKind for IpKind {
     type Value = IpLists;
 
     fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<IpLists> {
-        if value.get_ref().is_str() || value.get_ref().is_array() {
+        let is_off = value.get_ref().as_bool() == Some(false);
+        if !value.get_ref().is_table() && !is_off {
             cx.wrong_type(value, "a table { allow, deny }")
                 .help("write { allow = [...] } to let in these networks only, { deny = [...] } to keep them out");
             return None;

@@ -23,7 +23,7 @@ mod token_cache;
 
 use std::sync::Arc;
 
-use weir_config::{Config, ListenerPolicies, Route};
+use weir_config::{Config, ListenerPolicies, Origin, Route};
 
 pub use concurrency_step::ConcurrencyStep;
 pub use limit_step::{LimitStanding, LimitStep};
