@@ -282,6 +282,41 @@ fn explain_and_check_on_another_machine_need_no_key_files() {
 }
 
 #[test]
+fn check_on_another_machine_names_the_files_that_policies_miss() {
+    let dir = Weir::dir();
+    let file = dir.join("edge.toml");
+    fs::write(dir.join("here.txt"), "192.0.2.1\n").unwrap();
+    let jwt =
+        |keys: &str| format!("{{ issuer = \"https://idp.test/\", audience = \"any\", {keys} }}");
+    let text = format!(
+        "ip = {{ deny = [\"@here.txt\", \"@gone.txt\"] }}\nerrors.404 = {{ file = \"404.html\" }}\n\
+         [listen.\"127.0.0.1:0\"]\n{ROUTE}jwt = {}\n\
+         [[route]]\nmatch = \"/b\"\nrespond = 204\njwt = {}\n\
+         [[route]]\nmatch = \"/c\"\nrespond = 204\njwt = {}\n",
+        jwt("jwks_file = \"set.json\""),
+        jwt("key_file = \"key.pem\""),
+        jwt("secret_file = \"secret\""),
+    );
+    fs::write(&file, text).unwrap();
+    let (code, said) = run_weir(&["check", file.to_str().unwrap(), "--elsewhere"]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in [
+        "; 3 missing files of token keys not read",
+        "; 1 missing list of networks not read",
+        "; 1 missing page of `errors` not read",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let named = said.lines().find(|line| line.starts_with("missing here: "));
+    let named = named.unwrap();
+    for name in ["set.json", "key.pem", "secret", "gone.txt", "404.html"] {
+        assert!(named.contains(&format!("/{name}")), "{name}: {named}");
+    }
+    assert!(!named.contains("here.txt"), "{named}");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn each_unusable_key_has_its_own_error() {
     let dir = Weir::dir();
     let issued = Authority::new("keys").sign(&["a.test"]);

@@ -1,7 +1,8 @@
 //! `weir check FILE`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lexopt::Parser;
 
@@ -10,7 +11,11 @@ use weir_config::{Code, Diagnostic};
 use super::{CommandError, CommandResult, NextArgument, help, next, print, unexpected};
 use crate::control::{
     LoadError, LoadedConfig, MachineCheck, NameLookup, Resolver, Source, count, load,
+    named_key_files,
 };
+
+/// Missing files that are named.
+const MISSING_NAMED_MAX: usize = 10;
 
 pub(super) fn main(args: &mut Parser) -> CommandResult {
     let (mut file, mut json) = (None, false);
@@ -44,6 +49,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
             }
             let mut text = weir_config::to_text(&loaded.warnings);
             let summary = summary(&loaded, names);
+            text.push_str(&name_missing(&loaded));
             let _ = writeln!(text, "limits here: {}", loaded.plan.capacity);
             let _ = writeln!(text, "{}: ok; {summary}", file.display());
             print(&text)
@@ -84,17 +90,44 @@ fn summary(loaded: &LoadedConfig, names: NameLookup<'_>) -> String {
         NameLookup::Resolve(_) => "",
         NameLookup::Skip => "; names were not resolved",
     };
-    let missing = loaded.tls.files.iter().filter(|(_, stamp)| stamp.is_none());
-    let missing = match missing.count() {
+    let missing = missing_files(loaded);
+    let missing = missing.iter().map(|(noun, of, paths)| match paths.len() {
         0 => String::new(),
-        n => format!(
-            "; {} of certificates or keys not read",
-            count(n, "missing file")
+        n => format!("; {} of {of} not read", count(n, noun)),
+    });
+    let missing = missing.collect::<String>();
+    format!("{}{tests}{names}{missing}", parts.join(", "))
+}
+
+/// The files that the configuration names and this machine does not have, by what they hold.
+fn missing_files(loaded: &LoadedConfig) -> [(&'static str, &'static str, BTreeSet<&Path>); 4] {
+    let certificates = loaded.tls.files.iter();
+    let certificates = certificates.filter(|(_, stamp)| stamp.is_none());
+    let keys = named_key_files(&loaded.config).map(|file| file.path.as_path());
+    let lists = loaded.config.ip_lists().map(|file| file.path.as_path());
+    let pages = loaded.config.error_files().map(|file| file.path.as_path());
+    let absent = |path: &&Path| !path.exists();
+    [
+        (
+            "missing file",
+            "certificates or keys",
+            certificates.map(|(path, _)| path.as_path()).collect(),
         ),
-    };
-    let missing_lists = match loaded.ip_lists.count_missing(&loaded.config) {
-        0 => String::new(),
-        n => format!("; {} of networks not read", count(n, "missing list")),
-    };
-    format!("{}{tests}{names}{missing}{missing_lists}", parts.join(", "))
+        ("missing file", "token keys", keys.filter(absent).collect()),
+        ("missing list", "networks", lists.filter(absent).collect()),
+        ("missing page", "`errors`", pages.filter(absent).collect()),
+    ]
+}
+
+/// Names the missing files, in a line of its own; empty without any.
+fn name_missing(loaded: &LoadedConfig) -> String {
+    let missing = missing_files(loaded);
+    let paths = missing.iter().flat_map(|(_, _, paths)| paths);
+    let shown = paths.clone().take(MISSING_NAMED_MAX);
+    let shown: Vec<_> = shown.map(|path| path.display().to_string()).collect();
+    match paths.count().saturating_sub(MISSING_NAMED_MAX) {
+        0 if shown.is_empty() => String::new(),
+        0 => format!("missing here: {}\n", shown.join(", ")),
+        more => format!("missing here: {} and {more} more\n", shown.join(", ")),
+    }
 }

@@ -1,7 +1,7 @@
 //! The lists of networks that `ip` rules name, and their changes while the process runs. A list that cannot be used
 //! changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -79,14 +79,6 @@ impl IpLists {
                 rules.read_lists(networks_of);
             }
         }
-    }
-
-    /// How many lists of `config` do not exist on this machine.
-    #[must_use]
-    pub fn count_missing(&self, config: &Config) -> usize {
-        let missing = config.ip_lists().map(|file| file.path.as_path());
-        let missing = missing.filter(|path| !self.0.contains_key(*path));
-        missing.collect::<BTreeSet<_>>().len()
     }
 
     /// The paths of the lists.

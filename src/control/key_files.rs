@@ -93,7 +93,7 @@ impl KeyFiles {
 }
 
 /// The files with keys that a configuration names.
-pub(super) fn named_key_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
+pub fn named_key_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
     use weir_config::JwtKeys;
     let jwts = config
         .routes

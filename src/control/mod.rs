@@ -63,6 +63,7 @@ use demo::DemoEndpoints;
 use ip_lists::WatchedIpLists;
 use issuer_keys::IssuerKeys;
 use key_files::KeyFiles;
+pub use key_files::named_key_files;
 use listen::OwnedFile;
 use missing_names::MissingNames;
 use service_manager::ServiceManager;
