@@ -151,6 +151,9 @@ pub const TIMER_TICK_MS: u64 = 20;
 /// How often a core looks for idle upstream connections to close.
 pub const HOUSEKEEPING_MS: u64 = 1_000;
 
+/// How often the weights of endpoints in slow start change. Unit: milliseconds.
+pub const RAMP_STEP_MS: u64 = 1_000;
+
 /// Messages that a core's mailbox holds.
 pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
 

@@ -56,6 +56,7 @@ pub use policy::{ListenerPolicies, Policies};
 pub use reference::reference;
 pub use schema::schema;
 pub use slice::access_log::{AccessLog, LogFormat, LogTarget};
+pub use slice::balance::{Balance, HashKey};
 pub use slice::cores::{Cores, Driver};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
 pub use slice::http2::Http2;
@@ -76,7 +77,7 @@ pub use slice::route::{EncodedSlash, Route, Target};
 pub use slice::test_block::Test;
 pub use slice::timeouts::{Timeouts, TimeoutsPatch};
 pub use slice::trusted_proxies::{ForwardedHeader, TrustedPeer};
-pub use slice::upstream::{Balance, ProxyProtocol, Upstream};
+pub use slice::upstream::{ProxyProtocol, Upstream};
 pub use slice::upstream_tls::{UpstreamTls, Verify};
 pub use slice::user::Account;
 pub use text::diagnostic::{

@@ -1,7 +1,6 @@
 //! The configuration that a valid file describes.
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weir_config::{
@@ -96,7 +95,7 @@ fn everything_is_read() {
             port: 8080
         }
     );
-    assert_eq!(Some(upstream.endpoints[4].weight), NonZeroU32::new(2));
+    assert_eq!(upstream.endpoints[4].weight, 2);
     let route = &config.routes[0];
     assert_eq!(route.name, "everything");
     assert_eq!(route.target, Target::Upstream { index: 0 });

@@ -29,6 +29,7 @@ use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::policy;
 use crate::serving::{Command, CoreSpec, Cores};
 use crate::tls::TicketKeys;
+use crate::upstream::UpstreamRegistry;
 
 /// Starts the process and runs it until it has drained.
 ///
@@ -85,6 +86,7 @@ pub(super) async fn start(
         endpoints: endpoints.clone(),
         sockets: bound.sockets,
         obs: sides,
+        upstreams: Arc::new(UpstreamRegistry::new(cores)),
     };
     let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
     demo.map_or(Ok(()), DemoEndpoints::serve)
@@ -96,7 +98,6 @@ pub(super) async fn start(
     };
     log_start((&plan, &endpoints), &started, &choice, admin.as_ref());
     process::info(open_files);
-    process::info(format_args!("limits: {}", plan.capacity));
     let remarks = system::remarks((&plan, &endpoints), &config, started.cores);
     remarks.iter().for_each(process::warn);
     let state = State {
@@ -247,4 +248,5 @@ fn log_start(
     if let Some(admin) = admin {
         process::info(format_args!("metrics and health on {}", admin.address()));
     }
+    process::info(format_args!("limits: {}", plan.capacity));
 }

@@ -22,7 +22,7 @@ use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_g
 use crate::policy::errors::ErrorPage;
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
-    EndpointSide, TriedEndpoints, Upstream, Waiter,
+    EndpointSide, RequestInFlight, TriedEndpoints, Upstream, Waiter,
 };
 
 /// Statuses of answers that lead to another attempt. Routes cannot name any yet.
@@ -275,7 +275,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     async fn lease(
         &mut self,
         exchange: &mut Exchange<'a, N>,
-    ) -> Result<(Rc<Endpoint<N>>, EndpointLease<N>), Fault> {
+    ) -> Result<(RequestInFlight<N>, EndpointLease<N>), Fault> {
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(exchange.down.context.address),
             must_be_fresh: self.failures.has_met_stale(),
@@ -302,6 +302,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             exchange.record.endpoint = Some(index);
             let endpoint = self.upstream.endpoints.get(index as usize).cloned();
             let endpoint = endpoint.ok_or(Fault::local(Phase::Connect, Reason::Internal))?;
+            let endpoint = RequestInFlight::begin(endpoint);
             let is_reuse = |offer: &mut _| matches!(offer, ConnectionOffer::Reuse(_));
             if let Some(ConnectionOffer::Reuse(leased)) = offer.take_if(is_reuse) {
                 // Most requests come here. The connector's future would copy the connection several times more.
@@ -390,7 +391,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange: &mut Exchange<'a, N>,
     ) -> Result<(u32, ConnectionOffer<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
-        if self.upstream.endpoints.is_empty() {
+        if !self.upstream.has_usable() {
             return Err(fault(if self.upstream.has_unresolved() {
                 Reason::Unresolved
             } else {

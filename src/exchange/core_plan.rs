@@ -33,7 +33,7 @@ impl<N: Net> CorePlan<N> {
         let planned = plan.upstreams.iter().zip(endpoints.iter());
         let upstreams = planned.zip(0..).map(|(planned, id)| {
             let old = old.and_then(|old| old.upstream(&planned.0.name));
-            Rc::new(Upstream::new(UpstreamId(id), planned, old, seed, core))
+            Upstream::new(UpstreamId(id), planned, old, seed, core)
         });
         let states = old.map(|old| (&old.plan.states, &old.states[..]));
         let states = plan.states.make_states(states);
@@ -52,7 +52,7 @@ impl<N: Net> CorePlan<N> {
         let upstreams = self.upstreams.iter().zip(planned);
         let upstreams = upstreams.map(|(upstream, (plan, set))| match upstream.has_set(set) {
             true => upstream.clone(),
-            false => Rc::new(upstream.with_endpoints(plan, set, seed)),
+            false => upstream.with_endpoints(plan, set, seed),
         });
         Self {
             upstreams: upstreams.collect(),

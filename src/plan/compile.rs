@@ -248,6 +248,9 @@ fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> Upstre
     let timeouts = Timeouts::new(config.upstream_timeouts(upstream), config.limits);
     UpstreamPlan {
         name: upstream.name.as_str().into(),
+        balance: upstream.balance.clone(),
+        slow_start: upstream.slow_start,
+        panic_percent: upstream.panic_percent,
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,

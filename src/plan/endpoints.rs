@@ -44,10 +44,34 @@ pub struct EndpointSpec {
     pub address: Address,
     /// Its protocol.
     pub protocol: Protocol,
-    /// Its share of requests in proportion to the others', at least 1.
+    /// Its share of requests in proportion to the others'; 0 drains it.
     pub weight: u32,
+    /// Whether the administrator lets it have requests.
+    pub state: EndpointState,
+    /// Whether it gets requests only while no other endpoint is healthy.
+    pub backup: bool,
+    /// Its priority: 0 is used first.
+    pub priority: u32,
+    /// The most connections to it, over all cores, if fewer than the upstream's limit.
+    pub connections_max: Option<u32>,
+    /// The most requests to it at once, over all cores.
+    pub requests_max: Option<u32>,
+    /// The zone that it is in.
+    pub zone: Option<Arc<str>>,
     /// The name that its certificate must have; `None` for an endpoint that does not speak TLS.
     pub tls_name: Option<tls::TlsName>,
+}
+
+/// Whether the administrator lets an endpoint have requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It gets requests.
+    #[default]
+    Ready,
+    /// It gets no new clients; who is bound to it by a sticky session stays.
+    Drain,
+    /// It gets no requests at all.
+    Maintenance,
 }
 
 /// An endpoint whose name was not found.
@@ -114,8 +138,25 @@ impl EndpointSets {
     pub fn connections_max(&self, plan: &Plan) -> u64 {
         let upstreams = plan.upstreams.iter().zip(&self.sets);
         upstreams
-            .map(|(upstream, set)| u64::from(upstream.connections_max) * set.endpoints.len() as u64)
+            .flat_map(|(upstream, set)| {
+                let max = upstream.connections_max;
+                let endpoints = set.endpoints.iter();
+                endpoints.map(move |endpoint| u64::from(endpoint.connections_max(max)))
+            })
             .sum()
+    }
+}
+
+impl EndpointSpec {
+    /// The most connections to the endpoint, over all cores, in an upstream that allows `upstream_max` to each.
+    #[must_use]
+    pub fn connections_max(&self, upstream_max: u32) -> u32 {
+        let own = self.connections_max.unwrap_or(upstream_max);
+        // An HTTP/1.1 connection carries one request at a time.
+        let requests = self
+            .requests_max
+            .filter(|_| self.protocol == Protocol::Http1);
+        own.min(upstream_max).min(requests.unwrap_or(u32::MAX))
     }
 }
 
@@ -133,7 +174,13 @@ impl EndpointSet {
                     } else {
                         Protocol::Http1
                     },
-                    weight: endpoint.weight.get(),
+                    weight: endpoint.weight,
+                    state: EndpointState::Ready,
+                    backup: endpoint.backup,
+                    priority: endpoint.priority,
+                    connections_max: endpoint.connections,
+                    requests_max: endpoint.requests,
+                    zone: endpoint.zone.as_deref().map(Into::into),
                     tls_name: tls_name(upstream, endpoint),
                 });
             };

@@ -29,7 +29,7 @@ pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
 pub use dry_run::{DryRequest, DryRun, default_port};
-pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, UnresolvedEndpoint};
+pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, EndpointState, UnresolvedEndpoint};
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
 pub use paths::PathObjection;
@@ -251,6 +251,12 @@ impl Timeouts {
 pub struct UpstreamPlan {
     /// Its name in the file. Its state survives a reload under this name.
     pub name: Arc<str>,
+    /// How it chooses an endpoint.
+    pub balance: weir_config::Balance,
+    /// How long an endpoint that becomes usable gets less than its share.
+    pub slow_start: Option<Duration>,
+    /// The share of healthy endpoints, in percent, below which health is ignored; 0 never ignores it.
+    pub panic_percent: u32,
     /// Unused connections that each core keeps to each endpoint.
     pub idle_per_core_max: u32,
     /// Connections to each endpoint, over all cores.

@@ -23,7 +23,7 @@ pub struct SharedState<N: Net> {
     /// Clients' connections.
     pub(super) counts: Arc<ConnectionCounts>,
     /// Connections to endpoints, and the requests that wait for one.
-    pub(super) upstreams: Arc<UpstreamRegistry>,
+    pub upstreams: Arc<UpstreamRegistry>,
     /// Where control posts endpoints.
     pub board: Arc<EndpointBoard>,
 }
@@ -31,10 +31,19 @@ pub struct SharedState<N: Net> {
 impl<N: Net> SharedState<N> {
     /// Makes the shared state of as many cores as there are mailboxes.
     pub fn new(senders: Vec<MailboxSender<N>>) -> Arc<Self> {
+        let upstreams = Arc::new(UpstreamRegistry::new(senders.len()));
+        Self::with_upstreams(senders, upstreams)
+    }
+
+    /// Like `new`, with a registry that has statuses of endpoints already.
+    pub fn with_upstreams(
+        senders: Vec<MailboxSender<N>>,
+        upstreams: Arc<UpstreamRegistry>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             counts: Arc::new(ConnectionCounts::new(senders.len())),
             senders,
-            upstreams: Arc::default(),
+            upstreams,
             board: Arc::default(),
         })
     }
@@ -77,12 +86,15 @@ pub struct CoreSpec {
     pub sockets: Vec<Vec<(ListenerId, ListenSocket)>>,
     /// Each core's counters.
     pub obs: Vec<CoreObs>,
+    /// Where control posts the health of endpoints, made for as many cores.
+    pub upstreams: Arc<UpstreamRegistry>,
 }
 
 /// The running cores.
 pub struct Cores {
     senders: Senders,
     board: Arc<EndpointBoard>,
+    upstreams: Arc<UpstreamRegistry>,
     threads: Vec<JoinHandle<()>>,
     features: String,
 }
@@ -171,7 +183,7 @@ impl Cores {
             features = Some(got);
         }
         let senders: Vec<_> = senders.into_iter().flatten().collect();
-        let shared = SharedState::new(senders.clone());
+        let shared = SharedState::with_upstreams(senders.clone(), spec.upstreams);
         for start in starts {
             start
                 .send(shared.clone())
@@ -181,6 +193,7 @@ impl Cores {
         Ok(Self {
             senders: senders_of(senders),
             board: shared.board.clone(),
+            upstreams: shared.upstreams.clone(),
             threads,
             features,
         })
@@ -199,6 +212,19 @@ impl Cores {
     /// Where control posts endpoints.
     pub fn board(&self) -> &EndpointBoard {
         &self.board
+    }
+
+    /// Where control posts the health of endpoints. [`Cores::ring_all`] lets the cores read it.
+    pub fn upstreams(&self) -> &Arc<UpstreamRegistry> {
+        &self.upstreams
+    }
+
+    /// Wakes every core, which then reads the health of endpoints. Rings that come before a core has woken are one.
+    pub fn ring_all(&self) {
+        match &self.senders {
+            Senders::Ring(senders) => senders.iter().for_each(MailboxSender::ring),
+            Senders::Monoio(senders) => senders.iter().for_each(MailboxSender::ring),
+        }
     }
 
     /// Sends a command to one core.

@@ -127,8 +127,8 @@ impl<N: Net> MailboxSender<N> {
             })
     }
 
-    /// Wakes the core, which then lets more TLS handshakes continue.
-    pub(super) fn ring(&self) {
+    /// Wakes the core, which then reads the health of endpoints and lets more TLS handshakes continue.
+    pub fn ring(&self) {
         self.bell.ring();
     }
 
@@ -166,6 +166,8 @@ impl<N: Net> Mailbox<N> {
     /// Handles messages for as long as the core lives.
     pub(super) async fn serve(mut self, server: Rc<CoreServer<N>>) {
         loop {
+            // Before the messages: however many there are, the core knows within one turn which endpoints are down.
+            server.upstreams.read_statuses(server.core.net.now());
             let mut messages = 0;
             while messages < MAILBOX_MESSAGES_AT_ONCE_MAX
                 && let Some(message) = self.queue.pop()

@@ -50,7 +50,7 @@ impl<N: Net> CoreServer<N> {
         core.set_capacity(&plan.capacity);
         core.set_connections_max(plan.client_connections_max(&endpoints));
         let upstreams = CoreUpstreams::new(
-            (index, shared.cores()),
+            index,
             shared.upstreams.clone(),
             core.obs.clone(),
             shared.notice_sender(),
@@ -97,6 +97,7 @@ impl<N: Net> CoreServer<N> {
             let tick = core.net.now() + Duration::from_millis(TIMER_TICK_MS);
             core.net.sleep_until(tick).await;
             core.timers.fire(core.net.now());
+            self.upstreams.tick(core.net.now());
             self.upstreams.check_waiting(core.net.now());
             core.count_kept(State::kept_bytes(&self.plan().states));
             core.shed_memory();

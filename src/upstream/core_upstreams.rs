@@ -5,11 +5,13 @@
 //! lost in a full mailbox, and another core can see a counter late; [`CoreUpstreams::check_waiting`] corrects both a
 //! tick later.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use super::Upstream;
+use super::endpoint::Endpoint;
 use super::endpoint_slot::EndpointSlot;
 use super::idle_pool::IdleReaper;
 use super::request_queue::{ConnectionOffer, RequestQueue};
@@ -25,13 +27,22 @@ type Post = Box<dyn Fn(usize, SlotNotice) -> Result<(), SlotNotice>>;
 pub struct CoreUpstreams<N: Net> {
     /// This core's number.
     pub(super) index: usize,
-    cores: usize,
     registry: Arc<UpstreamRegistry>,
     post: Post,
     pub(super) obs: Rc<RefCell<CoreObs>>,
     /// By the address of their counts.
     slots: RefCell<HashMap<usize, Weak<EndpointSlot<N>>>>,
     queues: RefCell<HashMap<usize, Weak<RequestQueue<N>>>>,
+    /// The upstreams of all plans that are in use, the oldest first.
+    upstreams: RefCell<Vec<Weak<Upstream<N>>>>,
+    /// The statuses that this core has read.
+    status_epoch: Cell<u64>,
+    /// When an upstream's usable endpoints change by time alone.
+    refresh_at: Cell<Option<Instant>>,
+    /// The time of the last tick.
+    ticked_at: Cell<Instant>,
+    /// Endpoints whose requests in flight have changed since the last tick.
+    changed: RefCell<Vec<Weak<Endpoint<N>>>>,
     /// Closes idle connections that end or expire.
     pub(super) reaper: IdleReaper<N>,
 }
@@ -44,26 +55,30 @@ fn key<T>(count: &Arc<T>) -> usize {
 impl<N: Net> CoreUpstreams<N> {
     /// Makes the part of core `index` of `cores`.
     pub fn new(
-        (index, cores): (usize, usize),
+        index: usize,
         registry: Arc<UpstreamRegistry>,
         obs: Rc<RefCell<CoreObs>>,
         post: Post,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
-            cores,
+            status_epoch: Cell::new(registry.status_epoch()),
             registry,
             post,
             obs,
             slots: RefCell::default(),
             queues: RefCell::default(),
+            upstreams: RefCell::default(),
+            refresh_at: Cell::new(None),
+            ticked_at: Cell::default(),
+            changed: RefCell::default(),
             reaper: IdleReaper::default(),
         })
     }
 
     /// This core's queue for an upstream. All plans share it.
     pub(super) fn queue(&self, upstream: &Arc<str>) -> Rc<RequestQueue<N>> {
-        let count = self.registry.upstream(upstream, self.cores);
+        let count = self.registry.upstream(upstream);
         let mut queues = self.queues.borrow_mut();
         if let Some(queue) = queues.get(&key(&count)).and_then(Weak::upgrade) {
             return queue;
@@ -93,8 +108,64 @@ impl<N: Net> CoreUpstreams<N> {
         slot
     }
 
+    /// Adds an upstream, whose usable endpoints follow the statuses from now on.
+    pub(super) fn add(&self, upstream: &Rc<Upstream<N>>) {
+        self.upstreams.borrow_mut().push(Rc::downgrade(upstream));
+    }
+
+    /// Records that an endpoint's requests in flight have changed.
+    pub(super) fn note_change(&self, endpoint: &Rc<Endpoint<N>>) {
+        self.changed.borrow_mut().push(Rc::downgrade(endpoint));
+    }
+
+    /// The time of the last tick.
+    pub(super) fn ticked_at(&self) -> Instant {
+        self.ticked_at.get()
+    }
+
+    /// Lets an upstream find its usable endpoints again at this time, or a tick later.
+    pub(super) fn refresh_at(&self, at: Instant) {
+        let first = self.refresh_at.get().map_or(at, |due| due.min(at));
+        self.refresh_at.set(Some(first));
+    }
+
+    /// Reads the statuses of endpoints, if control has written any since. Runs when the doorbell rings and every tick.
+    #[inline]
+    pub fn read_statuses(&self, now: Instant) {
+        let epoch = self.registry.status_epoch();
+        if self.status_epoch.replace(epoch) != epoch {
+            self.refresh_all(now, |upstream| upstream.has_new_status());
+        }
+    }
+
+    /// Publishes this core's requests in flight, and refreshes upstreams whose usable endpoints change by time. Runs every
+    /// tick.
+    pub fn tick(&self, now: Instant) {
+        self.ticked_at.set(now);
+        self.read_statuses(now);
+        let changed = std::mem::take(&mut *self.changed.borrow_mut());
+        let changed = changed.iter().filter_map(Weak::upgrade);
+        changed.for_each(|endpoint| endpoint.publish_in_flight());
+        if self.refresh_at.get().is_some_and(|due| due <= now) {
+            self.refresh_at.set(None);
+            self.refresh_all(now, |upstream| upstream.is_due(now));
+        }
+    }
+
+    fn refresh_all(&self, now: Instant, is_due: impl Fn(&Upstream<N>) -> bool) {
+        let upstreams: Vec<_> = self.upstreams.borrow().clone();
+        for upstream in upstreams.iter().filter_map(Weak::upgrade) {
+            if is_due(&upstream) {
+                upstream.refresh(now);
+            }
+        }
+    }
+
     /// Forgets slots and queues that no current plan uses.
     pub fn forget_unused(&self) {
+        self.upstreams
+            .borrow_mut()
+            .retain(|upstream| upstream.strong_count() > 0);
         self.slots
             .borrow_mut()
             .retain(|_, slot| slot.strong_count() > 0);

@@ -12,7 +12,7 @@ use super::idle_pool::{IdlePool, PooledConnection};
 use super::request_queue::RequestQueue;
 use crate::conn::http2::Mux;
 use crate::fault::Reason;
-use crate::io::{Address, Net};
+use crate::io::{Address, Instant, Net};
 use crate::plan::{EndpointSpec, Protocol, UpstreamPlan};
 use crate::tls::{TlsClient, TlsName};
 
@@ -42,6 +42,20 @@ pub struct Endpoint<N: Net> {
     pub(super) was_abandoned: Cell<bool>,
     /// Counts the endpoint's connections.
     pub(super) slot: Rc<EndpointSlot<N>>,
+    /// How many requests this core has at the endpoint.
+    pub(super) in_flight: Cell<u32>,
+    /// How many of them the other cores know of.
+    pub(super) published: Cell<u32>,
+    /// The core publishes the number at its next tick.
+    pub(super) has_changed: Cell<bool>,
+    /// Whether it was healthy when this core last looked.
+    pub(super) is_healthy: Cell<bool>,
+    /// Since when it has been healthy; `None`: since it or the core began.
+    pub(super) healthy_since: Cell<Option<Instant>>,
+    /// Until when this core uses it no more, because of failures that control has not judged yet.
+    pub(super) local_ejection: Cell<Option<Instant>>,
+    /// The packed status that this core has read last.
+    pub(super) status_word: Cell<u32>,
     /// How many connections may be idle on this core.
     pub(super) idle_max: Cell<usize>,
     /// How long a connection may be idle.
@@ -97,6 +111,13 @@ impl<N: Net> Endpoint<N> {
             connections_tried: Cell::new(0),
             was_abandoned: Cell::new(false),
             slot: core.slot(queue, &plan.name),
+            in_flight: Cell::new(0),
+            published: Cell::new(0),
+            has_changed: Cell::new(false),
+            is_healthy: Cell::new(true),
+            healthy_since: Cell::new(None),
+            local_ejection: Cell::new(None),
+            status_word: Cell::new(0),
             idle_max: Cell::new(0),
             idle_timeout: Cell::new(Duration::ZERO),
             dead_after: Cell::new(Duration::ZERO),

@@ -20,10 +20,12 @@ use crate::plan::UpstreamId;
 pub(super) struct EndpointSlot<N: Net> {
     core: Rc<CoreUpstreams<N>>,
     pub(super) queue: Rc<RequestQueue<N>>,
-    count: Arc<EndpointCount>,
+    pub(super) count: Arc<EndpointCount>,
     ids: Cell<(UpstreamId, u32)>,
     /// The endpoint's numbers: in former plans that exchanges still use, and last in the current one.
     numbers: RefCell<Vec<(Weak<PlanMark>, u32)>>,
+    /// Whether queued requests may get it.
+    pub(super) takes_requests: Cell<bool>,
     /// A reload may have lowered the limit below the number of open connections.
     may_be_over: Cell<bool>,
 }
@@ -40,8 +42,14 @@ impl<N: Net> EndpointSlot<N> {
             count,
             ids: Cell::new(NOWHERE),
             numbers: RefCell::default(),
+            takes_requests: Cell::new(true),
             may_be_over: Cell::new(false),
         }
+    }
+
+    /// The core's part.
+    pub(super) fn core(&self) -> &CoreUpstreams<N> {
+        &self.core
     }
 
     /// The core's reaper of idle connections.

@@ -5,45 +5,54 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod balance;
 mod client_binding;
 mod connector;
 mod core_upstreams;
 mod endpoint;
 mod endpoint_side;
 mod endpoint_slot;
+mod endpoint_status;
 mod idle_pool;
+mod in_flight;
 mod leased_connection;
+mod refresh;
 mod request_queue;
 mod retry_budget;
-mod round_robin;
 mod shared_connection;
 mod stream_reservation;
+mod tried_endpoints;
 mod upstream_registry;
+mod usable;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
 pub use client_binding::BindingToken;
 pub use connector::{ConnectFailure, Connector, EndpointLease, Waiter};
 pub use core_upstreams::CoreUpstreams;
 pub use endpoint::{Endpoint, EndpointTls};
 pub use endpoint_side::EndpointSide;
+pub use endpoint_status::{EndpointHealth, EndpointStatus};
 pub use idle_pool::ConnectionNeed;
+pub use in_flight::RequestInFlight;
 pub use leased_connection::{ConnectionOwner, ConnectionPermit, LeasedConnection};
 pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;
-pub use round_robin::TriedEndpoints;
 pub use stream_reservation::{ConnectingGuard, StreamReservation};
-pub use upstream_registry::{SlotNotice, UpstreamRegistry};
+pub use tried_endpoints::TriedEndpoints;
+pub use upstream_registry::{EndpointLoad, SlotNotice, UpstreamRegistry};
+pub use usable::{Candidate, Unusable, UsableEndpoint, UsableEndpoints};
 
-use crate::io::Net;
+use crate::io::{Instant, Net};
 use crate::obs::CoreObs;
 use crate::plan::{EndpointSet, UpstreamId, UpstreamPlan};
 use crate::tls::TlsClient;
-use round_robin::RoundRobin;
+use balance::Balancer;
 
 /// One upstream on one core, as one plan configures it.
 pub struct Upstream<N: Net> {
@@ -57,7 +66,18 @@ pub struct Upstream<N: Net> {
     client: RefCell<Option<Rc<TlsClient>>>,
     /// This core's endpoints, in the order of `set`.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
-    balancer: RefCell<RoundRobin>,
+    /// How it chooses an endpoint.
+    balance: weir_config::Balance,
+    balancer: RefCell<Balancer>,
+    /// The endpoints that the balancer chooses from.
+    usable: RefCell<UsableEndpoints>,
+    slow_start: Option<Duration>,
+    panic_percent: u32,
+    seed: u64,
+    /// The statuses that it has read, as the registry counts them.
+    status_epoch: Cell<u64>,
+    /// When the usable endpoints change by time alone.
+    refresh_at: Cell<Option<Instant>>,
     /// Limits retries.
     pub budget: Rc<RetryBudget>,
     queue: Rc<RequestQueue<N>>,
@@ -77,14 +97,19 @@ impl<N: Net> Upstream<N> {
         old: Option<&Self>,
         seed: u64,
         core: &Rc<CoreUpstreams<N>>,
-    ) -> Self {
+    ) -> Rc<Self> {
         let client = plan.tls.as_ref().map(|client| Rc::new(client.for_core()));
         Self::make((id, plan, set), client, old, seed, core)
     }
 
     /// Returns the upstream with the endpoints of `set`. It keeps its current certificates and keys, which may be
     /// newer than the plan's.
-    pub fn with_endpoints(&self, plan: &UpstreamPlan, set: &Arc<EndpointSet>, seed: u64) -> Self {
+    pub fn with_endpoints(
+        &self,
+        plan: &UpstreamPlan,
+        set: &Arc<EndpointSet>,
+        seed: u64,
+    ) -> Rc<Self> {
         let client = self.client.borrow().clone();
         Self::make((self.id(), plan, set), client, Some(self), seed, &self.core)
     }
@@ -95,7 +120,7 @@ impl<N: Net> Upstream<N> {
         old: Option<&Self>,
         seed: u64,
         core: &Rc<CoreUpstreams<N>>,
-    ) -> Self {
+    ) -> Rc<Self> {
         let (queue, mark) = (core.queue(&plan.name), Rc::default());
         let endpoints = set.endpoints.iter().zip(0..).map(|(planned, number)| {
             let tls = EndpointTls::of(client.as_ref(), planned.tls_name.as_ref());
@@ -103,13 +128,18 @@ impl<N: Net> Upstream<N> {
                 let mut endpoints = old.endpoints.iter();
                 endpoints.find(|endpoint| endpoint.fits(planned, tls.as_ref()))
             });
-            let endpoint = kept
-                .cloned()
-                .unwrap_or_else(|| Rc::new(Endpoint::new(planned, core, &queue)));
+            let endpoint = kept.cloned().unwrap_or_else(|| {
+                let new = Rc::new(Endpoint::new(planned, core, &queue));
+                // One that joins others starts slowly; those of a fresh core have all the load to share.
+                new.is_healthy
+                    .set(old.is_none_or(|old| old.endpoints.is_empty()));
+                new
+            });
             endpoint.configure(plan, tls);
+            let connections_max = planned.connections_max(plan.connections_max);
             endpoint
                 .slot
-                .configure((id, number), plan.connections_max, &mark);
+                .configure((id, number), connections_max, &mark);
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
@@ -120,23 +150,30 @@ impl<N: Net> Upstream<N> {
         }
         let counted = old.map_or_else(|| Rc::new(Cell::new(id)), |old| old.id.clone());
         counted.set(id);
-        Self {
+        let upstream = Rc::new(Self {
             id: counted,
             name: plan.name.clone(),
             set: set.clone(),
             client: RefCell::new(client),
             endpoints,
-            balancer: RefCell::new(RoundRobin::new(
-                set.endpoints.iter().map(|e| e.weight),
-                seed,
-            )),
+            balance: plan.balance.clone(),
+            balancer: RefCell::new(Balancer::new(&plan.balance, &[], seed)),
+            usable: RefCell::default(),
+            slow_start: plan.slow_start,
+            panic_percent: plan.panic_percent,
+            seed,
+            status_epoch: Cell::new(0),
+            refresh_at: Cell::new(None),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
             queue,
             mark,
             pending_max: plan.pending_max,
             obs: core.obs.clone(),
             core: core.clone(),
-        }
+        });
+        upstream.refresh(core.ticked_at());
+        core.add(&upstream);
+        upstream
     }
 
     /// Its id in the current plan.
@@ -189,8 +226,8 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Returns an offer of the next endpoint in turn that has room and was not tried; if all were tried, of the next
-    /// that has room. `None`: every endpoint is at its limit.
+    /// Returns an offer of the endpoint that the balancer chooses among those that have room and were not tried; if all
+    /// were tried, among those that have room. `None`: every endpoint is at its limit, or none is usable.
     pub fn take_offer(
         &self,
         cx: &mut Context<'_>,
@@ -198,12 +235,15 @@ impl<N: Net> Upstream<N> {
         need: ConnectionNeed,
     ) -> Option<(u32, ConnectionOffer<N>)> {
         let all = !self.has_untried(tried);
-        let has_room = |index: u32| {
+        let may = |index: u32| {
             let endpoint = self.endpoints.get(index as usize);
-            (all || !tried.has(index)) && endpoint.is_some_and(|endpoint| endpoint.has_room(need))
+            (all || !tried.has(index))
+                && endpoint.is_some_and(|endpoint| {
+                    endpoint.slot.takes_requests.get() && endpoint.has_room(need)
+                })
         };
         loop {
-            let index = self.balancer.borrow_mut().next(has_room)?;
+            let index = self.balancer.borrow_mut().pick(may)?;
             let endpoint = self.endpoints.get(index as usize)?;
             if let Some(offer) = endpoint.take_offer(cx, need) {
                 return Some((index, offer));
@@ -211,8 +251,18 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Whether some endpoint was not tried.
+    /// Whether some usable endpoint was not tried.
     pub fn has_untried(&self, tried: &TriedEndpoints) -> bool {
-        (0..self.endpoints.len() as u32).any(|index| !tried.has(index))
+        let usable = self.usable.borrow();
+        usable.endpoints.iter().any(|each| {
+            let endpoint = self.endpoints.get(each.index as usize);
+            let takes = endpoint.is_some_and(|endpoint| endpoint.slot.takes_requests.get());
+            takes && !tried.has(each.index)
+        })
+    }
+
+    /// Whether some endpoint may get requests.
+    pub fn has_usable(&self) -> bool {
+        self.has_untried(&TriedEndpoints::default())
     }
 }

@@ -161,7 +161,7 @@ impl<N: Net> QueueEntry<N> {
     #[inline]
     fn wants(&self, slot: &EndpointSlot<N>) -> Option<u32> {
         let number = slot.number(&self.mark)?;
-        (!self.tried.has(number)).then_some(number)
+        (slot.takes_requests.get() && !self.tried.has(number)).then_some(number)
     }
 }
 

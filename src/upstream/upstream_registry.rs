@@ -1,21 +1,31 @@
-//! What all cores count together: connections by endpoint, and waiting requests by upstream.
+//! What all cores count together: connections and requests by endpoint, and waiting requests by upstream. Also the board on
+//! which control posts the health of endpoints.
 //!
 //! The shared counters change when a connection is opened or ends, and when a request has to wait. A request that
 //! finds an idle connection changes none of them: it reads whether requests wait, and writes a cell that only its core
 //! writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The counts of all upstreams, by name. Locked when a plan is applied, never by a request.
-#[derive(Default)]
+use super::endpoint_status::EndpointStatus;
+
+/// The counts of all upstreams, by name. Locked when a plan is applied or control writes a status, never by a request.
 pub struct UpstreamRegistry {
+    cores: usize,
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamCount>>>,
+    /// The endpoints with a status, by upstream and name. They keep it, even if no core has them yet.
+    judged: Mutex<HashMap<EndpointKey, Arc<EndpointCount>>>,
+    /// How often control has written a status.
+    status_epoch: AtomicU64,
     /// How many requests wait at all upstreams.
     waiting: Arc<AtomicU32>,
 }
+
+/// The names of an upstream and of an endpoint of it.
+type EndpointKey = (Arc<str>, Arc<str>);
 
 /// One upstream over all cores.
 pub struct UpstreamCount {
@@ -23,6 +33,8 @@ pub struct UpstreamCount {
     waiting_anywhere: Arc<AtomicU32>,
     /// How many tickets were given out. The waiting request with the lowest ticket is served first.
     tickets: AtomicU64,
+    /// How often control has written a status of one of its endpoints.
+    status_epoch: AtomicU64,
     cores: Box<[CoreCell]>,
     endpoints: Mutex<HashMap<Arc<str>, Weak<EndpointCount>>>,
 }
@@ -47,7 +59,21 @@ pub(super) struct EndpointCount {
     max: AtomicU32,
     /// The endpoint has asked for authentication that holds for a connection.
     authenticates: AtomicBool,
+    /// The packed [`EndpointStatus`], which control writes.
+    status: AtomicU32,
+    /// How many requests the endpoint has, as the cores have published it. Below zero for a moment at times, because
+    /// cores publish differences.
+    in_flight: AtomicI32,
     pub(super) upstream: Arc<UpstreamCount>,
+}
+
+/// The load of an endpoint over all cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointLoad {
+    /// Open connections.
+    pub connections: u32,
+    /// Requests that have no whole answer yet, as of the cores' last ticks.
+    pub in_flight: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,8 +82,67 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl UpstreamRegistry {
+    /// Makes the registry of so many cores.
+    #[must_use]
+    pub fn new(cores: usize) -> Self {
+        Self {
+            cores,
+            upstreams: Mutex::default(),
+            judged: Mutex::default(),
+            status_epoch: AtomicU64::new(0),
+            waiting: Arc::default(),
+        }
+    }
+
+    /// Posts the status of an endpoint, which stays until the next one. Cores read it at their next tick, or when
+    /// `Cores::ring_all` wakes them. An endpoint that is in no plan yet has it from the beginning.
+    ///
+    /// Posting the same status again tells cores that control has decided about what they did on their own.
+    pub fn set_status(&self, upstream: &Arc<str>, endpoint: &Arc<str>, status: EndpointStatus) {
+        let count = self.upstream(upstream).endpoint(endpoint);
+        let key = (upstream.clone(), endpoint.clone());
+        let mut judged = lock(&self.judged);
+        let old = count.status.load(Relaxed);
+        count.status.store(status.pack(old), Release);
+        count.upstream.status_epoch.fetch_add(1, Release);
+        // Last: a core that sees this epoch finds all the rest.
+        self.status_epoch.fetch_add(1, Release);
+        match status == EndpointStatus::default() {
+            true => judged.remove(&key),
+            false => judged.insert(key, count),
+        };
+    }
+
+    /// The status of an endpoint, as control has posted it last.
+    #[must_use]
+    pub fn status(&self, upstream: &str, endpoint: &str) -> EndpointStatus {
+        self.find(upstream, endpoint)
+            .map_or_else(EndpointStatus::default, |count| count.status())
+    }
+
+    /// The load of an endpoint over all cores.
+    #[must_use]
+    pub fn load(&self, upstream: &str, endpoint: &str) -> EndpointLoad {
+        self.find(upstream, endpoint)
+            .map_or_else(EndpointLoad::default, |count| EndpointLoad {
+                connections: count.open.load(Relaxed),
+                in_flight: u32::try_from(count.in_flight.load(Relaxed)).unwrap_or(0),
+            })
+    }
+
+    fn find(&self, upstream: &str, endpoint: &str) -> Option<Arc<EndpointCount>> {
+        let upstream = lock(&self.upstreams).get(upstream)?.upgrade()?;
+        lock(&upstream.endpoints).get(endpoint)?.upgrade()
+    }
+
+    /// How often control has written a status. A core that knows this number knows every status.
+    #[inline]
+    pub(super) fn status_epoch(&self) -> u64 {
+        self.status_epoch.load(Acquire)
+    }
+
     /// The count of an upstream, shared by all cores.
-    pub(super) fn upstream(&self, name: &Arc<str>, cores: usize) -> Arc<UpstreamCount> {
+    pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamCount> {
         let mut upstreams = lock(&self.upstreams);
         if let Some(count) = upstreams.get(name).and_then(Weak::upgrade) {
             return count;
@@ -71,7 +156,8 @@ impl UpstreamRegistry {
             waiting: AtomicU32::new(0),
             waiting_anywhere: self.waiting.clone(),
             tickets: AtomicU64::new(0),
-            cores: (0..cores).map(cell).collect(),
+            status_epoch: AtomicU64::new(0),
+            cores: (0..self.cores).map(cell).collect(),
             endpoints: Mutex::default(),
         });
         upstreams.insert(name.clone(), Arc::downgrade(&count));
@@ -106,10 +192,17 @@ impl UpstreamCount {
             open: AtomicU32::new(0),
             max: AtomicU32::new(0),
             authenticates: AtomicBool::new(false),
+            status: AtomicU32::new(0),
+            in_flight: AtomicI32::new(0),
             upstream: self.clone(),
         });
         endpoints.insert(name.clone(), Arc::downgrade(&count));
         count
+    }
+
+    /// How often control has written a status of one of the endpoints.
+    pub(super) fn status_epoch(&self) -> u64 {
+        self.status_epoch.load(Acquire)
     }
 
     /// Whether a request waits for one of the endpoints, on any core.
@@ -188,6 +281,27 @@ impl UpstreamCount {
 }
 
 impl EndpointCount {
+    /// What control has decided about the endpoint.
+    pub(super) fn status(&self) -> EndpointStatus {
+        EndpointStatus::unpack(self.status_word())
+    }
+
+    /// The packed status. It changes with every status that control posts.
+    pub(super) fn status_word(&self) -> u32 {
+        self.status.load(Acquire)
+    }
+
+    /// Adds what a core's requests in flight have changed by.
+    pub(super) fn publish_in_flight(&self, by: i32) {
+        self.in_flight.fetch_add(by, Relaxed);
+    }
+
+    /// How many requests the endpoint has, as the cores have published it.
+    #[inline]
+    pub(super) fn in_flight(&self) -> i32 {
+        self.in_flight.load(Relaxed)
+    }
+
     /// Sets the current plan's limit.
     pub(super) fn set_max(&self, max: u32) {
         self.max.store(max, SeqCst);
@@ -314,9 +428,10 @@ pub enum SlotNotice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::EndpointHealth;
 
     fn endpoint(registry: &UpstreamRegistry, max: u32) -> Arc<EndpointCount> {
-        let upstream = registry.upstream(&"app".into(), 4);
+        let upstream = registry.upstream(&"app".into());
         let endpoint = upstream.endpoint(&"a:80".into());
         endpoint.set_max(max);
         endpoint
@@ -324,7 +439,7 @@ mod tests {
 
     #[test]
     fn one_name_has_one_count_until_no_core_uses_it() {
-        let registry = UpstreamRegistry::default();
+        let registry = UpstreamRegistry::new(4);
         let (one, other) = (endpoint(&registry, 1), endpoint(&registry, 1));
         assert!(one.open() && !other.open());
         drop((one, other));
@@ -335,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_grant_asks_each_core_once_and_again_after_a_new_request() {
-        let registry = UpstreamRegistry::default();
+        let registry = UpstreamRegistry::new(4);
         let endpoint = endpoint(&registry, 1);
         let upstream = &endpoint.upstream;
         let mut grant = SlotGrant::new(&endpoint).expect("there is room");
@@ -361,10 +476,35 @@ mod tests {
         assert!(again.give_back().is_none() && endpoint.has_room());
     }
 
+    #[test]
+    fn a_status_is_there_before_its_endpoint_and_after() {
+        let registry = UpstreamRegistry::new(4);
+        let down = EndpointStatus {
+            health: EndpointHealth::Down,
+            ..EndpointStatus::default()
+        };
+        let (app, a) = ("app".into(), "a:80".into());
+        registry.set_status(&app, &a, down);
+        registry.forget_unused();
+        let epoch = registry.status_epoch();
+        let count = endpoint(&registry, 1);
+        assert_eq!(
+            (count.status(), registry.status("app", "a:80")),
+            (down, down)
+        );
+        let word = count.status_word();
+        registry.set_status(&app, &a, down);
+        assert!(count.status_word() != word && registry.status_epoch() > epoch);
+        registry.set_status(&app, &a, EndpointStatus::default());
+        drop(count);
+        registry.forget_unused();
+        assert!(lock(&registry.upstreams).is_empty());
+    }
+
     /// With real threads: limits hold whatever the timing.
     #[test]
     fn threads_never_exceed_a_limit() {
-        let registry = UpstreamRegistry::default();
+        let registry = UpstreamRegistry::new(4);
         let endpoint = endpoint(&registry, 3);
         let most = AtomicU32::new(0);
         let now = AtomicU32::new(0);

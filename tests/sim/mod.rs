@@ -23,6 +23,7 @@ use weir::serving::{
     self, Command, CoreStart, EndpointBoard, Mailbox, MailboxSender, Receipts, SharedState,
 };
 use weir::tls::TicketKeys;
+use weir::upstream::{EndpointStatus, UpstreamRegistry};
 use weir_config::Config;
 
 pub use endpoint::Ledger;
@@ -58,6 +59,7 @@ pub struct Rig<'a> {
     plan: RefCell<Arc<Plan>>,
     endpoints: RefCell<Arc<EndpointSets>>,
     board: Arc<EndpointBoard>,
+    pub upstreams: Arc<UpstreamRegistry>,
     policies: RefCell<Registry>,
     /// What a test changes in each plan.
     change: fn(&World, &mut Plan),
@@ -114,6 +116,7 @@ impl<'a> Rig<'a> {
             plan: RefCell::new(plan),
             endpoints: RefCell::new(endpoints),
             board: shared.board.clone(),
+            upstreams: shared.upstreams.clone(),
             policies: RefCell::new(policies),
             change,
         }
@@ -182,6 +185,24 @@ impl<'a> Rig<'a> {
         let new = Arc::new(new);
         self.board.post(self.epoch(), new.clone());
         *self.endpoints.borrow_mut() = new;
+    }
+
+    /// Posts the status of an endpoint as control does, and rings all cores.
+    pub fn set_status(&self, upstream: &str, endpoint: &str, status: EndpointStatus) {
+        let (upstream, endpoint) = (upstream.into(), endpoint.into());
+        self.upstreams.set_status(&upstream, &endpoint, status);
+        self.mailboxes.iter().for_each(MailboxSender::ring);
+    }
+
+    /// Fills every core's mailbox with commands that change nothing.
+    pub fn fill_mailboxes(&self) {
+        for mail in &self.mailboxes {
+            let (receipt, _) = Receipts::new();
+            let answer = || Command::Answer {
+                _receipt: receipt.clone(),
+            };
+            while mail.send(answer()).is_ok() {}
+        }
     }
 
     /// The epoch of the current plan.

@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::decode::decoder::{Decoder, Spanned, Value};
-use crate::decode::kind::{ValueKind, WritableKind};
-use crate::decode::kinds::{Count, LongForm, ShortOrLong, TextKind, integer};
+use crate::decode::decoder::{Decoder, Spanned};
+use crate::decode::kinds::{BooleanKind, Count, LongForm, PlainText, ShortOrLong, TextKind};
 use crate::decode::preset::{Preset, preset};
-use crate::decode::shape::Shape;
 use crate::decode::table::{frame, table};
 use crate::slice::listener::Listener;
 use crate::text::diagnostic::{Code, Position};
-use crate::text::json::Json;
 use crate::text::problem::{Problem, ValueError};
 use crate::value::address::{Address, is_host_name, unix_path};
 
@@ -28,8 +24,18 @@ pub struct Endpoint {
     pub tls: bool,
     /// Whether Weir speaks HTTP/2 to it in the clear (`h2c://`).
     pub h2c: bool,
-    /// Its share of requests, relative to the other endpoints' weights.
-    pub weight: NonZeroU32,
+    /// Its share of requests, relative to the other endpoints' weights; 0 drains it.
+    pub weight: u32,
+    /// Whether it gets requests only while no other endpoint is usable.
+    pub backup: bool,
+    /// Its priority: 0 is used first.
+    pub priority: u32,
+    /// The most connections to it, over all cores, if fewer than `pool.connections`.
+    pub connections: Option<u32>,
+    /// The most requests to it at once, over all cores.
+    pub requests: Option<u32>,
+    /// The zone that it is in.
+    pub zone: Option<String>,
     /// Its position in the file.
     pub position: Position,
 }
@@ -90,12 +96,26 @@ impl From<EndpointAddress> for Endpoint {
             tls: false,
             h2c: false,
             weight: WEIGHT.value,
+            backup: BACKUP.value,
+            priority: PRIORITY.value,
+            connections: None,
+            requests: None,
+            zone: None,
             position: Position::default(),
         }
     }
 }
 
-const WEIGHT: Preset<NonZeroU32> = preset(NonZeroU32::MIN, "as nginx and HAProxy");
+const WEIGHT: Preset<u32> = preset(1, "as nginx and HAProxy");
+
+const BACKUP: Preset<bool> = preset(false, "as nginx and HAProxy");
+
+const PRIORITY: Preset<u32> = preset(0, "as Envoy");
+
+/// As many priorities as Envoy has.
+const PRIORITY_MAX: u32 = 127;
+
+const AT_ONCE_MAX: u32 = 10_000_000;
 
 /// Low enough for the sum of [`ENDPOINTS_MAX`] weights to fit in 32 bits.
 const WEIGHT_MAX: u32 = 65_535;
@@ -112,8 +132,21 @@ table! {
         /// Its address: HOST:PORT, http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH. `h2c://` is HTTP/2 in the clear;
         /// with `https://` the TLS handshake chooses the protocol; the others are HTTP/1.1.
         required address: Endpoint = "address" as EndpointText;
-        /// Its share of requests, relative to the other endpoints' weights. Raise it for larger machines.
-        preset(WEIGHT) weight: NonZeroU32 = "weight" as WeightKind;
+        /// Its share of requests, relative to the other endpoints' weights. Raise it for larger machines. 0 drains it: it
+        /// gets no new requests.
+        preset(WEIGHT) weight: u32 = "weight" as Count<0, WEIGHT_MAX>;
+        /// `true` gives it requests only while no other endpoint is usable.
+        preset(BACKUP) backup: bool = "backup" as BooleanKind;
+        /// Its priority. Endpoints of priority 0 get all requests while enough of them are usable; as they fail, the next
+        /// priority takes the share that they cannot.
+        preset(PRIORITY) priority: u32 = "priority" as Count<0, PRIORITY_MAX>;
+        /// The most connections to it, over all cores; of this and `pool.connections` the smaller holds.
+        optional connections: u32 = "connections" as Count<1, AT_ONCE_MAX>;
+        /// The most requests that it gets at once, over all cores. Others go elsewhere or wait in the queue. Set it for
+        /// endpoints with a fixed number of workers.
+        optional requests: u32 = "requests" as Count<1, AT_ONCE_MAX>;
+        /// The zone or data center that it is in, shown by `weir explain` and the admin API.
+        optional zone: String = "zone" as PlainText;
     }
 }
 
@@ -121,8 +154,18 @@ impl LongForm for RawServer {
     type Out = Endpoint;
 
     fn build(table: Self, cx: &mut Decoder<'_>) -> Option<Endpoint> {
+        if table.backup && table.priority != PRIORITY.value {
+            let message = "`backup` and `priority` both say when the endpoint is used";
+            cx.error(Code::Conflict, table.span.clone(), message)
+                .help("leave one out: a backup comes after all priorities");
+        }
         Some(Endpoint {
             weight: table.weight,
+            backup: table.backup,
+            priority: table.priority,
+            connections: table.connections,
+            requests: table.requests,
+            zone: table.zone,
             position: cx.position(&table.span),
             ..table.address
         })
@@ -257,36 +300,6 @@ fn port_zero(authority: &str) -> Problem {
     Problem::new(format!("`{authority}` has port 0")).help("write a port from 1 to 65535")
 }
 
-/// The weight of an endpoint.
-pub(crate) struct WeightKind;
-
-impl ValueKind for WeightKind {
-    type Value = NonZeroU32;
-
-    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<NonZeroU32> {
-        if integer(value) == Some(Some(0)) {
-            cx.error(
-                Code::BadValue,
-                value.span(),
-                "an endpoint of weight 0 gets no requests",
-            )
-            .help("leave the endpoint out, or give it a weight of 1 or more");
-            return None;
-        }
-        NonZeroU32::new(Count::<1, WEIGHT_MAX>::decode(value, cx)?)
-    }
-
-    fn shape() -> Shape {
-        Count::<1, WEIGHT_MAX>::shape()
-    }
-}
-
-impl WritableKind for WeightKind {
-    fn to_json(value: &NonZeroU32) -> Json {
-        Json::Number(value.get().into())
-    }
-}
-
 /// Reports endpoints that an upstream has twice, and endpoints that are listeners of this file.
 pub(crate) fn check_endpoints(
     servers: Vec<Spanned<Endpoint>>,
@@ -322,6 +335,11 @@ pub(crate) fn check_endpoints(
         }
         lines.insert(endpoint.address.clone(), line);
         endpoints.push(endpoint);
+    }
+    if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        let message = format!("no endpoint of `{}` gets requests", upstream.value);
+        cx.warning(Code::NoEffect, upstream.span.clone(), message)
+            .label("all have `weight = 0`");
     }
     endpoints
 }

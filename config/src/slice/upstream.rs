@@ -1,12 +1,16 @@
 //! `[upstream.NAME]`: a group of endpoints.
 
+use std::time::Duration;
+
+use crate::decode::amounts::{DurationText, PercentText};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, SpannedKind,
+    Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff, SpannedKind,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
+use crate::slice::balance::{Balance, BalanceText};
 use crate::slice::endpoint::{Endpoint, EndpointAddress, ServerKind, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
@@ -26,6 +30,10 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// How Weir chooses an endpoint.
     pub balance: Balance,
+    /// How long an endpoint that becomes usable gets less than its share; `None` gives it all at once.
+    pub slow_start: Option<Duration>,
+    /// The share of usable endpoints, in percent, below which Weir uses all of them.
+    pub panic_percent: u32,
     /// Limits of its connections.
     pub pool: Pool,
     /// How Weir speaks to its `https://` endpoints.
@@ -49,7 +57,9 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             endpoints,
-            balance: Balance::default(),
+            balance: BALANCE.value,
+            slow_start: SLOW_START.value,
+            panic_percent: PANIC.value,
             pool: Pool::default(),
             tls: UpstreamTls::default(),
             host: None,
@@ -84,19 +94,11 @@ pub(crate) fn upstream_of_server(server: &Spanned<ServerUrl>, cx: &Decoder<'_>) 
     }
 }
 
-/// How Weir chooses an endpoint for an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// In turn, in proportion to the weights.
-    #[default]
-    RoundRobin,
-}
-
 const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "as nginx, Envoy and Traefik");
 
-impl Keywords for Balance {
-    const ALL: &'static [(&'static str, Self)] = &[("round_robin", Self::RoundRobin)];
-}
+const SLOW_START: Preset<Option<Duration>> = preset(None, "as nginx and Envoy");
+
+const PANIC: Preset<u32> = preset(50, "as Envoy's `healthy_panic_threshold`");
 
 /// The version of the PROXY header that begins a connection (HAProxy's PROXY protocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +147,18 @@ table! {
     RawUpstream, "upstream", "[upstream.NAME]", foreign FOREIGN_NAMES {
         /// The endpoints, at least one. An upstream with nothing else may be their list alone.
         required servers: Vec<Spanned<Endpoint>> = "servers" as OneOrMany<SpannedKind<ServerKind>>;
-        /// How Weir chooses an endpoint: `"round_robin"` takes them in turn, in proportion to their weights.
-        preset(BALANCE) balance: Balance = "balance" as Choice<Balance>;
+        /// How Weir chooses an endpoint: `"p2c"` takes the less loaded of two drawn at random, `"round_robin"` takes them in
+        /// turn, `"random"` draws one, all in proportion to their weights; `"least_conn"` takes the one with the fewest
+        /// requests in flight, `"least_time"` the one with the least expected time, `"first"` the first in the file that has
+        /// room. `"ip_hash"` and `"hash(KEY)"` send requests with the same client address or key to the same endpoint; KEY is
+        /// `header:NAME`, `cookie:NAME`, `query:NAME`, `param:NAME`, `path` or `ip`.
+        preset(BALANCE) balance: Balance = "balance" as BalanceText;
+        /// How long an endpoint that becomes usable again, or is new, gets less than its share: it begins with a tenth, and
+        /// its share grows evenly. Set it for endpoints that have to warm up.
+        preset(SLOW_START) slow_start: Option<Duration> = "slow_start" as OrOff<DurationText>;
+        /// When less than this share of the endpoints is usable, Weir uses all of them, because the few that are left could
+        /// not carry the load. `"0%"` never does.
+        preset(PANIC) panic: u32 = "panic" as PercentText;
         /// Limits of the connections to the endpoints.
         optional pool: PoolPatch = "pool" as PoolPatch;
         /// TLS to those endpoints that begin with `https://`.
@@ -176,6 +188,8 @@ impl From<Vec<Spanned<Endpoint>>> for RawUpstream {
                 .unwrap_or_default(),
             servers,
             balance: BALANCE.value,
+            slow_start: SLOW_START.value,
+            panic: PANIC.value,
             pool: None,
             tls: None,
             host: None,
@@ -258,6 +272,8 @@ impl RawUpstream {
             host: self.host,
             proxy_protocol: self.proxy_protocol,
             balance: self.balance,
+            slow_start: self.slow_start,
+            panic_percent: self.panic,
             pool: Pool::default().patched(&pool),
             timeouts,
             retries: self.retries.unwrap_or_default(),

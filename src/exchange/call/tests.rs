@@ -36,9 +36,9 @@ impl Rig {
         let obs = CoreObs::detached(&plan, &endpoints);
         let listener = CoreListener::new(ListenerId(0), &plan.listeners[0], &counts);
         let core = Core::new(net, (0, counts), obs, 1, || {});
-        let registry = Arc::<UpstreamRegistry>::default();
+        let registry = Arc::new(UpstreamRegistry::new(1));
         let post = Box::new(|_, notice| Err(notice));
-        let upstreams = CoreUpstreams::new((0, 1), registry, core.obs.clone(), post);
+        let upstreams = CoreUpstreams::new(0, registry, core.obs.clone(), post);
         let plan = CorePlan::new(Arc::new(plan), Arc::new(endpoints), None, 1, &upstreams);
         Self {
             payer: core.timers.timer(),

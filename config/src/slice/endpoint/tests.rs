@@ -24,7 +24,7 @@ fn endpoints() {
     ] {
         let endpoint: Endpoint = text.parse().expect(text);
         assert_eq!(endpoint.address, address, "{text}");
-        assert_eq!(endpoint.weight.get(), 1);
+        assert_eq!(endpoint.weight, 1);
     }
     for text in [
         "",

@@ -1,33 +1,9 @@
 //! Smooth weighted round robin: an endpoint of weight 3 gets three of four requests, spread out rather than in a row.
 
-/// Endpoints that an exchange has tried.
-#[derive(Clone, Default)]
-pub struct TriedEndpoints {
-    endpoints: [u32; 7],
-    len: u8,
-}
-
-impl TriedEndpoints {
-    /// Remembers an endpoint. After seven it remembers no more, so an exchange may try a further endpoint twice.
-    pub fn add(&mut self, endpoint: u32) {
-        if let Some(free) = self.endpoints.get_mut(self.len as usize) {
-            *free = endpoint;
-            self.len += 1;
-        }
-    }
-
-    /// Whether the endpoint was tried.
-    #[inline]
-    pub(super) fn has(&self, endpoint: u32) -> bool {
-        self.endpoints
-            .iter()
-            .take(self.len as usize)
-            .any(|&tried| tried == endpoint)
-    }
-}
+use crate::upstream::usable::UsableEndpoint;
 
 /// Chooses the next endpoint.
-pub(super) struct RoundRobin {
+pub(in crate::upstream) struct RoundRobin {
     endpoints: Vec<WeightedEndpoint>,
     /// All weights are equal, so endpoints simply take turns.
     even: bool,
@@ -35,6 +11,7 @@ pub(super) struct RoundRobin {
 }
 
 struct WeightedEndpoint {
+    index: u32,
     weight: i64,
     credit: i64,
 }
@@ -42,10 +19,12 @@ struct WeightedEndpoint {
 impl RoundRobin {
     /// Starts at a position that depends on the core, so that the cores of a fresh process do not all choose the same
     /// endpoint.
-    pub(super) fn new(weights: impl Iterator<Item = u32>, seed: u64) -> Self {
-        let endpoints: Vec<WeightedEndpoint> = weights
-            .map(|w| WeightedEndpoint {
-                weight: i64::from(w),
+    pub(super) fn new(endpoints: &[UsableEndpoint], seed: u64) -> Self {
+        let endpoints: Vec<WeightedEndpoint> = endpoints
+            .iter()
+            .map(|each| WeightedEndpoint {
+                index: each.index,
+                weight: each.weight as i64,
                 credit: 0,
             })
             .collect();
@@ -81,10 +60,10 @@ impl RoundRobin {
 
     fn rotate(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
         for _ in 0..self.endpoints.len() {
-            let chosen = self.next;
+            let chosen = self.endpoints.get(self.next)?.index;
             self.next = (self.next + 1) % self.endpoints.len();
-            if may(chosen as u32) {
-                return Some(chosen as u32);
+            if may(chosen) {
+                return Some(chosen);
             }
         }
         None
@@ -96,7 +75,7 @@ impl RoundRobin {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (i, endpoint) in self.endpoints.iter_mut().enumerate() {
-            if !may(i as u32) {
+            if !may(endpoint.index) {
                 continue;
             }
             endpoint.credit += endpoint.weight;
@@ -106,17 +85,28 @@ impl RoundRobin {
             }
         }
         let (best, _) = best?;
-        self.endpoints.get_mut(best)?.credit -= total;
-        Some(best as u32)
+        let best = self.endpoints.get_mut(best)?;
+        best.credit -= total;
+        Some(best.index)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::TriedEndpoints;
 
-    fn choices(weights: &[u32], n: usize) -> Vec<u32> {
-        let mut balancer = RoundRobin::new(weights.iter().copied(), 0);
+    fn balancer(weights: &[u64], seed: u64) -> RoundRobin {
+        let endpoints: Vec<_> = weights
+            .iter()
+            .zip(0..)
+            .map(|(&weight, index)| UsableEndpoint { index, weight })
+            .collect();
+        RoundRobin::new(&endpoints, seed)
+    }
+
+    fn choices(weights: &[u64], n: usize) -> Vec<u32> {
+        let mut balancer = balancer(weights, 0);
         (0..n).filter_map(|_| balancer.next(|_| true)).collect()
     }
 
@@ -132,7 +122,7 @@ mod tests {
     #[test]
     fn endpoints_that_may_not_be_used_are_skipped() {
         for weights in [[1, 1, 1], [5, 1, 2]] {
-            let mut balancer = RoundRobin::new(weights.into_iter(), 1);
+            let mut balancer = balancer(&weights, 1);
             let mut tried = TriedEndpoints::default();
             for _ in 0..3 {
                 let next = balancer.next(|each| !tried.has(each));

@@ -1,0 +1,282 @@
+//! `balance` of an upstream: how Weir chooses an endpoint.
+
+use std::fmt;
+
+use crate::decode::kind::WritableKind;
+use crate::decode::kinds::TextKind;
+use crate::text::json::Json;
+use crate::text::problem::Problem;
+use crate::text::suggest::nearest;
+use crate::value::field::is_token;
+use crate::value::placeholder::is_parameter_name;
+
+/// How Weir chooses an endpoint for an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Of two endpoints drawn at random, the one with less load.
+    P2c,
+    /// In turn, in proportion to the weights.
+    #[default]
+    RoundRobin,
+    /// The endpoint with the fewest requests in flight in proportion to its weight.
+    LeastConn,
+    /// The endpoint with the least expected time: requests in flight times latency.
+    LeastTime,
+    /// At random, in proportion to the weights.
+    Random,
+    /// By the client's address.
+    IpHash,
+    /// By a key of the request.
+    Hash(HashKey),
+    /// The first endpoint of the file that is usable and has room.
+    First,
+}
+
+/// What `hash(KEY)` reads from a request. A request without it goes to an endpoint at random.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HashKey {
+    /// `header:NAME`: the first field of this name, in lower case.
+    Header(String),
+    /// `cookie:NAME`: the first cookie of this name.
+    Cookie(String),
+    /// `query:NAME`: the first query parameter of this name.
+    Query(String),
+    /// `param:NAME`: the segment of the path that this parameter of the route's match takes.
+    Param(String),
+    /// `path`: the path, without the query.
+    Path,
+    /// `ip`: the client's address.
+    Ip,
+}
+
+/// Balancers without a key, as the file writes them.
+const PLAIN: [(&str, Balance); 7] = [
+    ("p2c", Balance::P2c),
+    ("round_robin", Balance::RoundRobin),
+    ("least_conn", Balance::LeastConn),
+    ("least_time", Balance::LeastTime),
+    ("random", Balance::Random),
+    ("ip_hash", Balance::IpHash),
+    ("first", Balance::First),
+];
+
+/// Keys with a name: what stands before the colon, and an example.
+const FAMILIES: [(&str, &str); 4] = [
+    ("header", "header:X-User"),
+    ("cookie", "cookie:session"),
+    ("query", "query:id"),
+    ("param", "param:tenant"),
+];
+
+/// What other proxies call a balancer.
+const FOREIGN: &[(&[&str], &str)] = &[
+    (
+        &[
+            "roundrobin",
+            "rr",
+            "static-rr",
+            "wrr",
+            "weighted_round_robin",
+        ],
+        "round_robin",
+    ),
+    (
+        &[
+            "leastconn",
+            "least_request",
+            "least_connections",
+            "least-connections",
+        ],
+        "least_conn",
+    ),
+    (
+        &["source", "iphash", "source_ip", "client_ip_hash", "hrw"],
+        "ip_hash",
+    ),
+    (&["uri", "uri_hash"], "hash(path)"),
+    (
+        &[
+            "hdr",
+            "header",
+            "consistent_hash",
+            "ring_hash",
+            "maglev",
+            "chash",
+            "ewma",
+        ],
+        "hash(header:X-User)",
+    ),
+    (
+        &["power_of_two", "random_choose", "peak_ewma", "p2c_ewma"],
+        "p2c",
+    ),
+];
+
+/// The text of a balancer.
+pub(crate) struct BalanceText;
+
+impl TextKind for BalanceText {
+    type Value = Balance;
+    const NOUN: &'static str = "a balancer";
+    const PATTERN: Option<&'static str> = Some(
+        "^(p2c|round_robin|least_conn|least_time|random|ip_hash|first|hash\\((path|ip|(header|cookie|query|param):.+)\\))$",
+    );
+    const EXAMPLES: &'static [&'static str] = &[
+        "p2c",
+        "round_robin",
+        "least_conn",
+        "least_time",
+        "random",
+        "ip_hash",
+        "hash(header:X-User)",
+        "first",
+    ];
+
+    fn parse(text: &str) -> Result<Balance, Problem> {
+        let plain = PLAIN.iter().find(|(known, _)| *known == text);
+        if let Some((_, balance)) = plain {
+            return Ok(balance.clone());
+        }
+        let key = text.strip_prefix("hash(");
+        if let Some(key) = key.and_then(|rest| rest.strip_suffix(')')) {
+            let at = "hash(".len();
+            return HashKey::parse(key)
+                .map(Balance::Hash)
+                .map_err(|problem| problem.at(at, key.len().max(1)));
+        }
+        Err(unknown(text))
+    }
+}
+
+impl WritableKind for BalanceText {
+    fn to_json(value: &Balance) -> Json {
+        Json::Text(value.to_string())
+    }
+}
+
+/// That no balancer is called `text`, and what was probably meant.
+fn unknown(text: &str) -> Problem {
+    let problem = Problem::new(format!("`{text}` is not a balancer"));
+    if text == "hash" || text.starts_with("hash(") || text.starts_with("hash ") {
+        return problem.help("write the key in parentheses, such as \"hash(cookie:session)\"");
+    }
+    if let Some((_, ours)) = FOREIGN.iter().find(|(theirs, _)| theirs.contains(&text)) {
+        return problem.help(format!("write \"{ours}\""));
+    }
+    match nearest(text, PLAIN.iter().map(|(known, _)| *known)) {
+        Some(near) => problem.help(format!("did you mean \"{near}\"?")),
+        None => problem.help(
+            "there are: p2c, round_robin, least_conn, least_time, random, ip_hash, hash(KEY), first",
+        ),
+    }
+}
+
+impl HashKey {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let Some((family, name)) = text.split_once(':') else {
+            return match text {
+                "path" => Ok(Self::Path),
+                "ip" => Ok(Self::Ip),
+                _ => Err(Self::unknown(text)),
+            };
+        };
+        let bad_name = |what: &str| {
+            Err(Problem::new(format!(
+                "`{name}` is not the name of a {what}"
+            )))
+        };
+        match family {
+            "header" if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
+            "header" => bad_name("header field"),
+            "cookie" if is_token(name) => Ok(Self::Cookie(name.to_owned())),
+            "cookie" => bad_name("cookie"),
+            "query" if !name.is_empty() => Ok(Self::Query(name.to_owned())),
+            "query" => bad_name("query parameter"),
+            "param" if is_parameter_name(name) => Ok(Self::Param(name.to_owned())),
+            "param" => bad_name("parameter"),
+            _ => Err(Self::unknown(text)),
+        }
+    }
+
+    fn unknown(text: &str) -> Problem {
+        let problem = Problem::new(format!("a request has no `{text}` to hash"));
+        let family = text.split_once(':').map_or(text, |(family, _)| family);
+        if let Some((_, example)) = FAMILIES.iter().find(|(known, _)| *known == family) {
+            return problem.help(format!(
+                "it has a name behind a colon, such as \"hash({example})\""
+            ));
+        }
+        problem.help("there are: path, ip, header:NAME, cookie:NAME, query:NAME, param:NAME")
+    }
+}
+
+impl fmt::Display for Balance {
+    /// Writes it as a file would.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Hash(key) = self {
+            return write!(f, "hash({key})");
+        }
+        let plain = PLAIN.iter().find(|(_, balance)| balance == self);
+        f.write_str(plain.map_or("", |(name, _)| name))
+    }
+}
+
+impl fmt::Display for HashKey {
+    /// Writes the key as a file would.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Param(name) => write!(f, "param:{name}"),
+            Self::Path => f.write_str("path"),
+            Self::Ip => f.write_str("ip"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_balancer_is_read_as_it_is_written() {
+        for text in BalanceText::EXAMPLES.iter().copied().chain([
+            "hash(path)",
+            "hash(ip)",
+            "hash(cookie:session)",
+            "hash(query:id)",
+            "hash(param:tenant)",
+        ]) {
+            let balance = BalanceText::parse(text).expect(text);
+            assert_eq!(
+                balance.to_string().to_ascii_lowercase(),
+                text.to_ascii_lowercase()
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_what_was_meant() {
+        for (text, help) in [
+            ("roundrobin", "write \"round_robin\""),
+            ("leastconn", "write \"least_conn\""),
+            ("randm", "did you mean \"random\"?"),
+            (
+                "hash",
+                "write the key in parentheses, such as \"hash(cookie:session)\"",
+            ),
+            (
+                "hash(cookie)",
+                "it has a name behind a colon, such as \"hash(cookie:session)\"",
+            ),
+            (
+                "hash(host)",
+                "there are: path, ip, header:NAME, cookie:NAME, query:NAME, param:NAME",
+            ),
+        ] {
+            let problem = BalanceText::parse(text).expect_err(text);
+            assert_eq!(problem.help.as_deref(), Some(help), "{text}");
+        }
+    }
+}
