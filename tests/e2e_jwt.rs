@@ -260,6 +260,49 @@ fn an_issuer_over_tls_needs_a_certificate_of_an_authority() {
 }
 
 #[test]
+fn an_issuer_may_have_a_certificate_of_a_private_authority() {
+    let (key, authority) = (TokenKey::new("k"), Authority::new("Authority"));
+    let certificate = authority.sign(&["localhost"]);
+    let issuer = Issuer::start_at("127.0.0.1:0".parse().unwrap(), &key, Some(&certificate));
+    let endpoint = Endpoint::answering(|_| ok("hello"));
+    let url = format!("https://{}/", issuer.address);
+    let token = bearer(&key.token(&url, ""));
+    let jwt = format!("{{ issuer = {url:?}, audience = \"api\", ca = \"ca.pem\" }}");
+    let text = config(&endpoint, &jwt);
+    let stranger = Authority::new("Stranger");
+    // It stands in place of the system's authorities, and is not one more.
+    for (bundle, system, wanted) in [(&authority, &stranger, 200), (&stranger, &authority, 503)] {
+        let dir = Weir::dir();
+        std::fs::write(dir.join("ca.pem"), &bundle.pem).unwrap();
+        std::fs::write(dir.join("roots.pem"), &system.pem).unwrap();
+        let mut command = Command::new("env");
+        command.arg(format!("SSL_CERT_FILE={}", dir.join("roots.pem").display()));
+        command.arg("SSL_CERT_DIR=/nonexistent");
+        command.arg(env!("CARGO_BIN_EXE_weir"));
+        let weir = Weir::start_with_command(&dir, &text, command);
+        assert_eq!(outcome(&weir, &token).0, wanted);
+    }
+
+    let dir = Weir::dir();
+    let ca = dir.join("ca.pem");
+    let file = dir.join("check.toml");
+    std::fs::write(&file, format!("{text}[listen.\"127.0.0.1:0\"]\n")).unwrap();
+    for (content, wanted) in [
+        (Some("nothing"), "there is no certificate in it (PEM)"),
+        (None, "cannot read"),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&ca, content).unwrap(),
+            None => std::fs::remove_file(&ca).unwrap(),
+        }
+        let (code, text) = run_weir(&["check", file.to_str().unwrap()]);
+        assert!(code == Some(3) && text.contains(wanted), "{text}");
+        assert!(text.contains("ca = \"ca.pem\""), "{text}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn keys_in_files_are_taken_up_when_they_change() {
     let (first, second) = (TokenKey::new("a"), TokenKey::new("b"));
     let endpoint = Endpoint::answering(|_| ok("hello"));

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::path::Path;
 use std::time::Duration;
 
 use weir_config::{Jwt, JwtAlgorithm, JwtKeys, OnMissing, TokenPlace, parse};
@@ -60,7 +61,7 @@ fn the_short_form_has_issuer_and_audience() {
 #[test]
 fn the_long_form_has_everything() {
     let jwt = jwt(
-        r#"jwt = { issuer = "accounts", audience = ["a", "b"], jwks_url = "https://issuer.example:8443/keys?x=1",
+        r#"jwt = { issuer = "accounts", audience = ["a", "b"], jwks_url = "https://issuer.example:8443/keys?x=1", ca = "ca.pem",
             algorithms = ["RS256", "ES512"], leeway = "0s", cookie = "Session", forward = true, on_missing = "pass",
             require = { scope = ["read", "write"], plan = "gold", level = [3, 4], staff = true, "a.b" = "c" },
             claims_to_headers = { sub = "X-User", "realm_access.roles" = "X-Roles" } }"#,
@@ -69,6 +70,8 @@ fn the_long_form_has_everything() {
     let issuer = &jwt.issuers[0];
     assert_eq!(issuer.issuer.as_deref(), Some("accounts"));
     assert_eq!(issuer.audience, ["a", "b"]);
+    let ca = issuer.ca.as_ref().expect("a file");
+    assert_eq!(ca.path, Path::new("/etc/weir/ca.pem"));
     let JwtKeys::Url(url) = &issuer.keys else {
         panic!("{:?}", issuer.keys)
     };
@@ -213,4 +216,19 @@ fn the_top_level_may_leave_out_what_routes_say() {
         route("jwt = { audience = \"a\" }")
     );
     assert_eq!(jwts(&text)[0].as_ref().unwrap().issuers[0].audience, ["a"]);
+}
+
+#[test]
+fn authorities_merge_until_the_keys_are_in_a_file() {
+    let ca_of = |keys: &str| {
+        let top = "jwt = { issuer = \"https://a.example/\", audience = \"x\", ca = \"a.pem\" }\n";
+        let jwt = jwts(&format!("{top}{}", route(keys))).remove(0);
+        let mut issuers = jwt.expect("a policy").issuers;
+        issuers.remove(0).ca.map(|ca| ca.path)
+    };
+    let path = |name: &str| Some(Path::new("/etc/weir").join(name));
+    assert_eq!(ca_of(""), path("a.pem"));
+    assert_eq!(ca_of("jwt = { ca = \"b.pem\" }"), path("b.pem"));
+    assert_eq!(ca_of("jwt = \"https://b.example/ for y\""), path("a.pem"));
+    assert_eq!(ca_of("jwt = { key_file = \"k.pem\" }"), None);
 }

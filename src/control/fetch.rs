@@ -1,5 +1,6 @@
 //! Fetches a document over HTTP for the control thread.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -24,13 +25,18 @@ pub(super) struct FetchedDocument {
     pub(super) max_age: Option<Duration>,
 }
 
-/// Fetches `url` with one request. Follows no redirect, because the configuration names whom it trusts.
+/// Fetches `url` with one request. Over TLS, an authority in the file `ca` must have signed the server's certificate; one
+/// of the system's if there is no file. Follows no redirect, because the configuration names whom it trusts.
 ///
 /// # Errors
 /// The server cannot be reached, shows no valid certificate, answers with another status than 200 or with a longer
 /// document than [`limits::FETCH_BYTES_MAX`], or takes longer than [`limits::FETCH_PATIENCE`].
-pub(super) async fn fetch(url: &FetchUrl, accept: &'static str) -> Result<FetchedDocument, String> {
-    let fetched = timeout(limits::FETCH_PATIENCE, fetch_patiently(url, accept));
+pub(super) async fn fetch(
+    url: &FetchUrl,
+    accept: &'static str,
+    ca: Option<&Path>,
+) -> Result<FetchedDocument, String> {
+    let fetched = timeout(limits::FETCH_PATIENCE, fetch_patiently(url, accept, ca));
     let fetched = fetched.await.unwrap_or_else(|_| {
         let patience = seconds(limits::FETCH_PATIENCE);
         Err(format!("no answer within {patience}"))
@@ -38,13 +44,18 @@ pub(super) async fn fetch(url: &FetchUrl, accept: &'static str) -> Result<Fetche
     fetched.map_err(|why| format!("{url}: {why}"))
 }
 
-async fn fetch_patiently(url: &FetchUrl, accept: &'static str) -> Result<FetchedDocument, String> {
+async fn fetch_patiently(
+    url: &FetchUrl,
+    accept: &'static str,
+    ca: Option<&Path>,
+) -> Result<FetchedDocument, String> {
     let stream = connect(url).await?;
     if !url.is_https {
         return exchange(url, accept, stream).await;
     }
-    let tls = tokio::task::spawn_blocking(FetchTls::load).await;
-    let tls = tls.map_err(|_| "reading the system's CA certificates has panicked")??;
+    let ca = ca.map(Path::to_owned);
+    let tls = tokio::task::spawn_blocking(move || FetchTls::load(ca.as_deref())).await;
+    let tls = tls.map_err(|_| "reading CA certificates has panicked")??;
     let stream = tls.connect(&url.host, stream).await;
     exchange(url, accept, stream.map_err(|error| error.to_string())?).await
 }

@@ -76,10 +76,11 @@ pub(super) async fn prefetch(boards: Vec<Arc<KeyBoard>>) -> Vec<(Arc<KeyBoard>, 
 /// Fetches the keys of an issuer.
 async fn fetch_keys(source: &KeySource) -> Outcome {
     const JWKS: &str = "application/jwk-set+json, application/json";
+    let ca = source.ca.as_ref().map(|ca| ca.path.as_path());
     let url = match &source.place {
         JwtKeys::Url(url) => url.clone(),
         JwtKeys::Discovery(url) => {
-            let document = fetch(url, "application/json").await?;
+            let document = fetch(url, "application/json", ca).await?;
             let issuer = source.issuer.as_deref().unwrap_or_default();
             let found = keys_url(&document.body, issuer, url);
             found.map_err(|why| format!("{url}: {why}"))?
@@ -88,7 +89,7 @@ async fn fetch_keys(source: &KeySource) -> Outcome {
             return Err("the keys are in a file".to_owned());
         }
     };
-    let document = fetch(&url, JWKS).await?;
+    let document = fetch(&url, JWKS, ca).await?;
     let read = source
         .read_fetched(&document.body)
         .map_err(|why| format!("{url}: {why}"))?;
@@ -392,6 +393,7 @@ mod tests {
         Arc::new(KeyBoard::new(KeySource {
             place: JwtKeys::Url(FetchUrl::parse(url).unwrap()),
             issuer: None,
+            ca: None,
             algorithms: Box::default(),
         }))
     }

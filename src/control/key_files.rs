@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use weir_config::{Code, Config, Diagnostic, NamedFile, Severity};
+use weir_config::{Code, Config, Diagnostic, JwtIssuer, NamedFile, Severity};
 
 use super::{Control, limits};
 use crate::files;
 use crate::obs::process;
 use crate::policy::Registry;
 use crate::policy::jwt::{KeyBoard, KeySource, ReadKeySet};
-use crate::tls::FileStamp;
+use crate::tls::{FileStamp, check_authorities};
 
 use super::issuer_keys::IssuerKeys;
 
@@ -32,13 +32,32 @@ impl KeyFiles {
     /// not exist here are no errors.
     ///
     /// # Errors
-    /// A file cannot be read, or has no key that can be used.
+    /// A file cannot be read, or has no key that can be used; a file with authorities has none.
     pub(super) fn load(
         config: &Config,
         skips_missing: bool,
         name: &str,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let (mut all, mut errors): (Vec<KeyFile>, Vec<Diagnostic>) = Default::default();
+        let mut all: Vec<KeyFile> = Vec::new();
+        let mut errors: Vec<Diagnostic> = Vec::new();
+        let wrong = |file: &NamedFile, message| Diagnostic {
+            severity: Severity::Error,
+            code: Code::NamedFile,
+            message,
+            file: name.to_owned(),
+            excerpt: file.excerpt.clone(),
+            help: Vec::new(),
+        };
+        let mut checked: Vec<&NamedFile> = Vec::new();
+        for ca in issuers(config).filter_map(|issuer| issuer.ca.as_ref()) {
+            if checked.contains(&ca) || (skips_missing && !ca.path.exists()) {
+                continue;
+            }
+            checked.push(ca);
+            if let Err(message) = check_authorities(&ca.path) {
+                errors.push(wrong(ca, message));
+            }
+        }
         for (source, file) in sources(config) {
             if all.iter().any(|known| known.source.name() == source.name()) {
                 continue;
@@ -50,14 +69,7 @@ impl KeyFiles {
             let keys = match read(&source, &file.path) {
                 Ok(keys) => Some(keys),
                 Err(message) => {
-                    errors.push(Diagnostic {
-                        severity: Severity::Error,
-                        code: Code::NamedFile,
-                        message,
-                        file: name.to_owned(),
-                        excerpt: file.excerpt.clone(),
-                        help: Vec::new(),
-                    });
+                    errors.push(wrong(&file, message));
                     None
                 }
             };
@@ -92,31 +104,34 @@ impl KeyFiles {
     }
 }
 
-/// The files with keys that a configuration names.
+/// The files that a configuration names for issuers: keys and authorities.
 pub fn named_key_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
     use weir_config::JwtKeys;
-    let jwts = config
-        .routes
-        .iter()
-        .filter_map(|route| route.policies.jwt.as_ref());
-    let issuers = jwts.flat_map(|jwt| &jwt.issuers);
-    issuers.filter_map(|issuer| match &issuer.keys {
-        JwtKeys::SetFile(file) | JwtKeys::KeyFile(file) | JwtKeys::SecretFile(file) => Some(file),
-        JwtKeys::Discovery(_) | JwtKeys::Url(_) => None,
+    issuers(config).flat_map(|issuer| {
+        let keys = match &issuer.keys {
+            JwtKeys::SetFile(file) | JwtKeys::KeyFile(file) | JwtKeys::SecretFile(file) => {
+                Some(file)
+            }
+            JwtKeys::Discovery(_) | JwtKeys::Url(_) => None,
+        };
+        keys.into_iter().chain(&issuer.ca)
     })
 }
 
 fn sources(config: &Config) -> impl Iterator<Item = (KeySource, NamedFile)> {
-    let jwts = config
-        .routes
-        .iter()
-        .filter_map(|route| route.policies.jwt.as_ref());
-    let issuers = jwts.flat_map(|jwt| &jwt.issuers);
-    issuers.filter_map(|issuer| {
+    issuers(config).filter_map(|issuer| {
         let source = KeySource::new(issuer);
         let file = source.file()?.clone();
         Some((source, file))
     })
+}
+
+fn issuers(config: &Config) -> impl Iterator<Item = &JwtIssuer> {
+    let jwts = config
+        .routes
+        .iter()
+        .filter_map(|route| route.policies.jwt.as_ref());
+    jwts.flat_map(|jwt| &jwt.issuers)
 }
 
 fn read(source: &KeySource, path: &Path) -> Result<ReadKeySet, String> {

@@ -1,29 +1,39 @@
 //! TLS connections of the control thread, which fetches things over HTTPS.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::failure::describe;
 use super::load::{provider, system_roots};
+use crate::files;
+use crate::limits::TLS_FILE_BYTES_MAX;
 
-/// Makes connections to servers whose certificates the system's authorities have signed.
+/// Makes connections to servers whose certificates trusted authorities have signed.
 #[derive(Clone)]
 pub struct FetchTls(TlsConnector);
 
 impl FetchTls {
-    /// Reads the system's authorities, which blocks.
+    /// Reads the authorities in the file `ca`, or those of the system. Blocks.
     ///
     /// # Errors
-    /// The system has none.
-    pub fn load() -> Result<Self, String> {
-        let roots = system_roots()
-            .ok_or("the system has no CA certificates; install the package `ca-certificates`")?;
+    /// Those of [`check_authorities`]; the system has none.
+    pub fn load(ca: Option<&Path>) -> Result<Self, String> {
+        let roots = match ca {
+            Some(ca) => read_roots(ca)?,
+            None => system_roots().ok_or(
+                "the system has no CA certificates; install the package `ca-certificates`",
+            )?,
+        };
         let builder = ClientConfig::builder_with_provider(Arc::new(provider(&[])));
         let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]);
         let builder = builder.map_err(|error| error.to_string())?;
@@ -38,5 +48,30 @@ impl FetchTls {
     pub async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         self.0.connect(name, stream).await
+    }
+}
+
+/// Checks that a file has certificates of authorities, PEM. Blocks.
+///
+/// # Errors
+/// The file cannot be read, has no certificate, or one that is broken.
+pub fn check_authorities(file: &Path) -> Result<(), String> {
+    read_roots(file).map(drop)
+}
+
+fn read_roots(file: &Path) -> Result<RootCertStore, String> {
+    let shown = file.display();
+    let content = files::read(file, TLS_FILE_BYTES_MAX);
+    let content = content.map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let wrong = |why: &str| format!("cannot use {shown}: {why}");
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&content) {
+        let certificate = certificate.map_err(|error| wrong(&error.to_string()))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| wrong(&describe(&error)))?;
+    }
+    match roots.is_empty() {
+        true => Err(wrong("there is no certificate in it (PEM)")),
+        false => Ok(roots),
     }
 }

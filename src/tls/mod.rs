@@ -22,7 +22,7 @@ pub use certificate_identity::CertificateIdentity;
 pub(crate) use certificate_identity::span;
 pub use client::{TlsClient, TlsName};
 pub use failure::TlsFailure;
-pub use fetch::FetchTls;
+pub use fetch::{FetchTls, check_authorities};
 pub use halves::{TlsRx, TlsTx};
 pub use load::{FileStamp, LoadedTls, OwnCertificate, load, load_available};
 pub use parameters::{AlpnProtocol, TlsParameters};

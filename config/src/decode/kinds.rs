@@ -125,6 +125,11 @@ pub(crate) fn integer(value: &Value<'_>) -> Option<Option<u64>> {
 pub(crate) trait Keywords: Sized + Copy + 'static {
     /// Each word, and the value that it stands for.
     const ALL: &'static [(&'static str, Self)];
+
+    /// What helps someone who writes a word that is none of these on purpose.
+    fn help(_word: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// One of the keywords of `W`.
@@ -144,7 +149,9 @@ impl<W: Keywords> ValueKind for Choice<W> {
             let near = nearest(word, W::ALL.iter().map(|(known, _)| *known));
             let message = format!("unknown value `{word}`, expected {expected}");
             let diagnostic = cx.error(Code::BadValue, value.span(), message);
-            if let Some(near) = near {
+            if let Some(help) = W::help(word) {
+                diagnostic.help(help);
+            } else if let Some(near) = near {
                 diagnostic.label(format!("did you mean \"{near}\"?"));
             }
         }

@@ -39,6 +39,8 @@ pub struct JwtIssuer {
     pub audience: Vec<String>,
     /// Where the keys come from.
     pub keys: JwtKeys,
+    /// The authorities that the issuer's certificate must come from; `None` for the system's.
+    pub ca: Option<NamedFile>,
     /// Algorithms that may be used; empty for those that the keys name.
     pub algorithms: Vec<JwtAlgorithm>,
     /// By how much the clocks may differ.
@@ -107,6 +109,7 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         "`key_file`",
     ),
     (&["secret", "signingSecret", "hmac_secret"], "`secret_file`"),
+    (&["ca_file", "ca_cert", "trusted_ca"], "`ca`"),
     (
         &["clock_skew", "clock_skew_seconds", "clock_tolerance"],
         "`leeway`",
@@ -149,6 +152,9 @@ table! {
         /// A file with a secret of at least 32 bytes, for HS256, or for another HS algorithm that `algorithms` names. A
         /// line break at its end does not count.
         optional secret_file: Spanned<NamedFile> = "secret_file" as SpannedKind<NamedFileKind>;
+        /// Authorities that the certificates of the servers with the keys must come from, PEM. Set it for an issuer with a
+        /// certificate of your own authority; otherwise Weir trusts the system's authorities.
+        optional ca: Spanned<NamedFile> = "ca" as SpannedKind<NamedFileKind>;
         /// The algorithms that may be used. The default is what the keys say: their `alg`, or else the one of their type,
         /// which is RS256 for RSA. A token never chooses another.
         optional algorithms: Vec<JwtAlgorithm> = "algorithms" as OneOrMany<Choice<JwtAlgorithm>>;

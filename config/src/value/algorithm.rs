@@ -49,6 +49,14 @@ impl Keywords for JwtAlgorithm {
         ("HS384", Self::Hs384),
         ("HS512", Self::Hs512),
     ];
+
+    fn help(word: &str) -> Option<&'static str> {
+        let is_none = word.eq_ignore_ascii_case("none");
+        is_none.then_some(
+            "anyone can write a token without a signature: Weir never accepts `none`. For requests without a token, \
+             write on_missing = \"pass\"",
+        )
+    }
 }
 
 impl JwtAlgorithm {

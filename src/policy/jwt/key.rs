@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm as Library, DecodingKey, crypto};
 use weir_config::JwtAlgorithm as Algorithm;
 
 use super::base64;
-use super::signature::{is_point, verify_es512};
+use super::signature::{has_small_order, is_point, verify_es512};
 use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN};
 use crate::policy::json::Object;
 
@@ -427,6 +427,9 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Material, String> {
 fn point(curve: Curve, point: &[u8]) -> Result<Material, String> {
     if !is_point(curve, point) {
         return Err("it is not a point of its curve".to_owned());
+    }
+    if curve == Curve::Ed25519 && has_small_order(point) {
+        return Err("it is a point of small order, for which anyone could sign".to_owned());
     }
     Ok(match curve {
         Curve::P256 | Curve::P384 => Material::Other(DecodingKey::from_ec_der(point)),

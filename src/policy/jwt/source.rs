@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use weir_config::{FetchUrl, JwtAlgorithm as Algorithm, JwtIssuer, JwtKeys};
+use weir_config::{FetchUrl, JwtAlgorithm as Algorithm, JwtIssuer, JwtKeys, NamedFile};
 
 use super::key::{Key, KeyOrigin};
 use super::key_set::{KeySet, ReadKeySet};
@@ -17,6 +17,8 @@ pub struct KeySource {
     pub place: JwtKeys,
     /// What the discovery document must name as its issuer.
     pub issuer: Option<Box<str>>,
+    /// The authorities that the issuer's certificate must come from; `None` for the system's.
+    pub ca: Option<NamedFile>,
     /// Algorithms that may be used; empty for all.
     pub algorithms: Box<[Algorithm]>,
 }
@@ -30,6 +32,7 @@ impl KeySource {
         Self {
             place: issuer.keys.clone(),
             issuer: name.map(Into::into),
+            ca: issuer.ca.clone(),
             algorithms: issuer.algorithms.as_slice().into(),
         }
     }
@@ -45,7 +48,7 @@ impl KeySource {
 
     /// The file with the keys, if they are in one.
     #[must_use]
-    pub fn file(&self) -> Option<&weir_config::NamedFile> {
+    pub fn file(&self) -> Option<&NamedFile> {
         match &self.place {
             JwtKeys::SetFile(file) | JwtKeys::KeyFile(file) | JwtKeys::SecretFile(file) => {
                 Some(file)
@@ -64,7 +67,8 @@ impl KeySource {
             JwtKeys::KeyFile(_) => "key",
             JwtKeys::SecretFile(_) => "secret",
         };
-        format!("{kind} {self} {:?}", self.algorithms)
+        let ca = self.ca.as_ref().map(|ca| &ca.path);
+        format!("{kind} {self} {:?} {ca:?}", self.algorithms)
     }
 
     /// Reads a key set that was fetched.

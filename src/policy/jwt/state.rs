@@ -36,7 +36,9 @@ impl JwtStatePlan {
             let weir_config::JwtIssuer {
                 issuer: name,
                 audience,
+                // The name of the source has these.
                 keys: _,
+                ca: _,
                 algorithms: _,
                 leeway,
                 place,

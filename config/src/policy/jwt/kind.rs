@@ -15,6 +15,7 @@ use crate::policy::level::{Place, Policy, Setting};
 use crate::text::diagnostic::Code;
 use crate::text::source::Span;
 use crate::value::fetch_url::FetchUrlText;
+use crate::value::file_path::NamedFile;
 
 const LEEWAY: Preset<Duration> = preset(Duration::from_secs(60), "Envoy's clock_skew_seconds");
 
@@ -95,6 +96,7 @@ fn decode_one(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<RawJwt> {
         jwks_file: None,
         key_file: None,
         secret_file: None,
+        ca: None,
         algorithms: None,
         leeway: None,
         header: None,
@@ -161,6 +163,10 @@ impl Policy for JwtKind {
 impl RawJwt {
     /// Takes over what a higher level says.
     fn merge(&mut self, higher: Self) {
+        // Nobody has to trust an authority for a file.
+        if higher.key_file_sources().next().is_some() {
+            self.ca = None;
+        }
         // Another issuer has other keys, which are in one place.
         if higher.issuer.is_some() || higher.key_sources().next().is_some() {
             self.jwks_url = higher.jwks_url;
@@ -176,6 +182,7 @@ impl RawJwt {
         self.span = higher.span;
         self.issuer = higher.issuer.or_else(|| self.issuer.take());
         self.audience = higher.audience.or_else(|| self.audience.take());
+        self.ca = higher.ca.or_else(|| self.ca.take());
         self.algorithms = higher.algorithms.or_else(|| self.algorithms.take());
         self.leeway = higher.leeway.or_else(|| self.leeway.take());
         self.forward = higher.forward.or_else(|| self.forward.take());
@@ -186,8 +193,13 @@ impl RawJwt {
 
     /// The keys that say where the issuer's keys are, with their spans.
     fn key_sources(&self) -> impl Iterator<Item = (&'static str, &Span)> {
+        let url = self.jwks_url.as_ref().map(|key| ("jwks_url", &key.span));
+        url.into_iter().chain(self.key_file_sources())
+    }
+
+    /// Those of them that name a file.
+    fn key_file_sources(&self) -> impl Iterator<Item = (&'static str, &Span)> {
         let all = [
-            ("jwks_url", self.jwks_url.as_ref().map(|key| &key.span)),
             ("jwks_file", self.jwks_file.as_ref().map(|key| &key.span)),
             ("key_file", self.key_file.as_ref().map(|key| &key.span)),
             (
@@ -211,12 +223,16 @@ fn merge_entries<T>(entries: &mut Option<Vec<NamedEntry<T>>>, higher: Option<Vec
 fn build(raw: RawJwt, is_only: bool, cx: &mut Decoder<'_>) -> Option<JwtIssuer> {
     let audience = check_audience(&raw, cx);
     let keys = check_keys(&raw, is_only, cx);
+    if let (Some(ca), Some(keys)) = (&raw.ca, &keys) {
+        check_ca(ca, keys, cx);
+    }
     let place = check_place(&raw, cx);
     Some(JwtIssuer {
         audience: audience?,
         keys: keys?,
         place: place?,
         issuer: raw.issuer.map(|issuer| issuer.value),
+        ca: raw.ca.map(|ca| ca.value),
         algorithms: raw.algorithms.unwrap_or_default(),
         leeway: raw.leeway.unwrap_or(LEEWAY.value),
         require: values(raw.require),
@@ -310,6 +326,19 @@ fn given_keys(raw: &RawJwt) -> Option<JwtKeys> {
         .as_ref()
         .map(|file| JwtKeys::SecretFile(file.value.clone()));
     url.or(set).or(key).or(secret)
+}
+
+/// Reports authorities that nobody would be compared with.
+fn check_ca(ca: &Spanned<NamedFile>, keys: &JwtKeys, cx: &mut Decoder<'_>) {
+    let problem = match keys {
+        JwtKeys::Discovery(url) | JwtKeys::Url(url) if url.is_https => return,
+        JwtKeys::Discovery(_) | JwtKeys::Url(_) => "Weir fetches these keys without TLS",
+        JwtKeys::SetFile(_) | JwtKeys::KeyFile(_) | JwtKeys::SecretFile(_) => {
+            "Weir fetches no keys of this issuer"
+        }
+    };
+    cx.error(Code::Conflict, ca.span.clone(), problem)
+        .help("remove `ca`: it is for issuers whose keys come over https");
 }
 
 /// The document in which an issuer says where its keys are (OpenID Connect Discovery 1.0, section 4).

@@ -172,6 +172,13 @@ fn broken_keys_are_refused() {
             r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.to_owned(),
             "not a point of its curve",
         ),
+        (
+            format!(
+                r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#,
+                encode([0; 32])
+            ),
+            "a point of small order",
+        ),
         (r#"{"kty":"oct","k":"AA"}"#.to_owned(), "at least 32"),
         (
             format!(r#"{{"kty":"oct","alg":"HS512","k":"{}"}}"#, encode([1; 63])),
@@ -295,6 +302,7 @@ fn a_board_moves_only_when_keys_change() {
             weir_config::FetchUrl::parse("https://issuer.example/keys").unwrap(),
         ),
         issuer: None,
+        ca: None,
         algorithms: Box::default(),
     }));
     let reader = KeyReader::new(Arc::clone(&board));

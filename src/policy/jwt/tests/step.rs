@@ -21,6 +21,7 @@ fn issuer(name: &str) -> JwtIssuer {
         issuer: Some(name.to_owned()),
         audience: vec!["api".to_owned()],
         keys: JwtKeys::Url(FetchUrl::parse(&format!("{name}keys")).unwrap()),
+        ca: None,
         algorithms: Vec::new(),
         leeway: std::time::Duration::from_secs(60),
         place: TokenPlace::Header("authorization".to_owned()),
