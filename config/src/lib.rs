@@ -101,7 +101,7 @@ pub use value::variable::Variable;
 pub mod limits {
     pub use crate::decode::preset::Preset;
     pub use crate::file::FILE_BYTES_MAX;
-    pub use crate::policy::limit::LIMITS_MAX;
+    pub use crate::policy::limit_list::LIMITS_MAX;
     pub use crate::slice::access_log::LOG_HEADERS_MAX;
     pub use crate::slice::cores::CORES_MAX;
     pub use crate::slice::endpoint::ENDPOINTS_MAX;

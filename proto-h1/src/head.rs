@@ -200,6 +200,23 @@ impl Head {
         self.fields.iter().filter(|field| !field.is_removed)
     }
 
+    /// The values of every field line with this name, whose id is `id`, as the client sent them. Fields that the client
+    /// may not send do not count.
+    pub fn sent_values<'b>(
+        &self,
+        id: FieldId,
+        name: &'b [u8],
+        block: &'b [u8],
+    ) -> impl Iterator<Item = &'b [u8]> + use<'_, 'b> {
+        let is_it = move |field: &&Field| {
+            field.id == id
+                && !field.is_refused
+                && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name))
+        };
+        let fields = self.fields.iter().filter(is_it);
+        fields.map(move |field| field.value.get(block))
+    }
+
     /// The values of every cookie of this name, as the client wrote them. HTTP/2 clients may split
     /// the field, and some clients of HTTP/1.1 send several: all of them count.
     //= rfc6265#4.2.1

@@ -115,7 +115,7 @@ how much memory this machine allows, and `FILE: ok` with a summary.
                  a reload always resolve them; a name that is not found is a warning, and its endpoint
                  joins when the name is found
   --elsewhere    FILE is for another machine: do not test this one, do not resolve host names or look
-                 up users, and skip certificates and keys that are not here
+                 up users, and skip files that FILE names and that are not here; it names them
   --json         print the findings as a JSON array, for editors and scripts
 ";
 

@@ -44,6 +44,29 @@ pub struct StepRequest<'a> {
     pub wall_ms: u64,
 }
 
+#[cfg(test)]
+impl<'a> StepRequest<'a> {
+    /// A request for `/` on the first route of the first listener, for tests.
+    pub(crate) fn for_test(head: &'a Head, block: &'a [u8], hop: &'a Request) -> Self {
+        Self {
+            head,
+            block,
+            hop,
+            peer: None,
+            tls: None,
+            listener: ListenerId(0),
+            route: Some(RouteId(0)),
+            pattern: 0,
+            path: b"/",
+            sent_path: b"/",
+            id: RequestId(1, 2),
+            given_id: b"",
+            now: Instant(1),
+            wall_ms: 0,
+        }
+    }
+}
+
 /// The endpoint of an attempt.
 #[derive(Clone, Copy)]
 pub struct AttemptFacts<'a> {

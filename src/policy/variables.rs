@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 
 use weir_config::{PathMatch, Segment, ValuePiece, ValueTemplate, Variable};
+use weir_proto_h1::FieldId;
 use weir_proto_h1::edits::ValueWriter;
 use weir_proto_h1::path::decode_octet;
-use weir_proto_h1::{FieldId, Head};
 
 use super::certificate_fields::put_subject;
 use super::{AttemptFacts, ClaimValue, Facts, StepRequest};
@@ -75,7 +75,7 @@ impl Template {
 }
 
 /// The place of a parameter among the segments of a path pattern.
-fn place_of(name: &str, path: &PathMatch) -> Option<usize> {
+pub(super) fn place_of(name: &str, path: &PathMatch) -> Option<usize> {
     let PathMatch::Template { segments, .. } = path else {
         return None;
     };
@@ -121,7 +121,9 @@ fn put_variable(variable: &Variable, from: &Variables<'_>, out: &mut ValueWriter
         // Over HTTP/2, a request need not have Host: its authority means the same.
         Variable::Header(name) if name == "host" => out.put(head.authority.get(block)),
         Variable::Header(name) => {
-            out.put(sent_field(head, block, name.as_bytes()).unwrap_or_default());
+            let id = FieldId::from_name(name.as_bytes());
+            let first = head.sent_values(id, name.as_bytes(), block).next();
+            out.put(first.unwrap_or_default());
         }
         Variable::Cookie(name) => {
             let first = head.cookies(name.as_bytes(), block).next();
@@ -152,16 +154,6 @@ fn put_variable(variable: &Variable, from: &Variables<'_>, out: &mut ValueWriter
         // Compiled to places.
         Variable::Param(_) => {}
     }
-}
-
-/// The value of the first field of this name as the client sent it. Fields that the client may not send do not count.
-fn sent_field<'b>(head: &Head, block: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-    let id = FieldId::from_name(name);
-    let mut fields = head.fields.iter().filter(|field| !field.is_refused);
-    let field = fields.find(|field| {
-        field.id == id && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name))
-    });
-    field.map(|field| field.value.get(block))
 }
 
 fn put_claim(name: &str, facts: &Facts, out: &mut ValueWriter<'_>) {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use weir_config::{Cidr, FieldMatch, Match, ValueMatch};
-use weir_proto_h1::{Field, FieldId, Method};
+use weir_proto_h1::{FieldId, Method};
 
 use super::RequestView;
 use crate::ids::{JwtId, ListenerId};
-use crate::policy::form::decoded;
+use crate::policy::form::parameters;
 use crate::policy::jwt::Requirement;
 use crate::tls::CertificateIdentity;
 
@@ -246,19 +246,14 @@ fn bit(method: Method) -> u16 {
 }
 
 /// The values of every field line with this name as the client sent them. Hop-by-hop fields count too, so that a route
-/// can match `upgrade = "websocket"`. Fields that the client may not send do not count.
+/// can match `upgrade = "websocket"`.
 fn header_values<'a>(
     name: &'a str,
     view: &RequestView<'a>,
 ) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
-    let (id, block) = (FieldId::from_name(name.as_bytes()), view.block);
-    let is_it = move |field: &&Field| {
-        field.id == id
-            && !field.is_refused
-            && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
-    };
-    let fields = view.head.fields.iter().filter(is_it);
-    fields.map(move |field| field.value.get(block).iter().copied())
+    let id = FieldId::from_name(name.as_bytes());
+    let values = view.head.sent_values(id, name.as_bytes(), view.block);
+    values.map(|value| value.iter().copied())
 }
 
 /// The values of every cookie of this name.
@@ -275,21 +270,6 @@ fn texts(client: Option<&CertificateIdentity>) -> impl Iterator<Item = impl Iter
     let texts = client.into_iter();
     let texts = texts.flat_map(|client| std::iter::once(&client.subject).chain(&client.names));
     texts.map(|text| text.bytes())
-}
-
-/// The values of every query parameter with this name, decoded as HTML forms encode them.
-fn parameters<'a>(
-    name: &'a str,
-    query: &'a [u8],
-    separators: &'static [u8],
-) -> impl Iterator<Item = impl Iterator<Item = u8> + 'a> {
-    let pairs = query.split(|byte| separators.contains(byte));
-    pairs.filter_map(move |pair| {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let key = halves.next().unwrap_or_default();
-        let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
-        is_it.then(|| decoded(halves.next().unwrap_or_default()))
-    })
 }
 
 /// Whether one of the values, or their absence, meets the condition.

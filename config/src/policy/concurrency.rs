@@ -2,19 +2,20 @@
 
 use std::fmt;
 
-use crate::decode::decoder::{Decoder, Spanned, Value};
-use crate::decode::kind::ValueKind;
+use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     BooleanKind, Count, LongForm, OneOrMany, ShortOrLong, SpannedKind, TextKind,
 };
 use crate::decode::preset::preset;
-use crate::decode::shape::{ForeignName, Shape};
+use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::policy::level::{Origin, Place, Policy, Setting};
-use crate::policy::limit::{LIMITS_MAX, LimitNameText, split_per};
-use crate::policy::limit_key::{LimitKey, LimitKeysText, check_keys, show_keys};
+use crate::policy::limit::{LimitNameText, split_per};
+use crate::policy::limit_key::{LimitKey, LimitKeysText, show_keys};
+use crate::policy::limit_list::{LimitEntry, PlacedEntry, list_entries};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
+use crate::text::source::Span;
 
 /// The most requests at once that a file may allow.
 const REQUESTS_MAX: u32 = 100_000_000;
@@ -111,22 +112,29 @@ impl LongForm for RawConcurrency {
     }
 }
 
-/// The limits of one level.
-pub(crate) struct ConcurrencyKind;
-
-type Settings = OneOrMany<SpannedKind<ShortOrLong<ConcurrencyText, RawConcurrency>>>;
-
-impl ValueKind for ConcurrencyKind {
-    type Value = Vec<Spanned<ConcurrencySetting>>;
-
-    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
-        Settings::decode(value, cx)
+impl LimitEntry for ConcurrencySetting {
+    fn per(&self) -> &[LimitKey] {
+        &self.per
     }
 
-    fn shape() -> Shape {
-        Settings::shape()
+    fn name(&self) -> Option<&Spanned<String>> {
+        self.name.as_ref()
+    }
+
+    fn check(&self, span: &Span, _place: &Place<'_>, cx: &mut Decoder<'_>) {
+        let is_claim = |key: &LimitKey| matches!(key, LimitKey::Claim(_));
+        if self.per.iter().any(is_claim) {
+            let message = "`concurrency` cannot count by a claim";
+            cx.error(Code::BadValue, span.clone(), message)
+                .label("it counts a request before the token is verified")
+                .help("use `limit`, or count by another key");
+        }
     }
 }
+
+/// The limits of one level.
+pub(crate) type ConcurrencyKind =
+    OneOrMany<SpannedKind<ShortOrLong<ConcurrencyText, RawConcurrency>>>;
 
 impl Policy for ConcurrencyKind {
     type Combined = Vec<Concurrency>;
@@ -136,52 +144,22 @@ impl Policy for ConcurrencyKind {
         place: &Place<'_>,
         cx: &mut Decoder<'_>,
     ) -> Vec<Concurrency> {
-        let mut limits: Vec<Concurrency> = Vec::new();
-        for setting in settings {
-            for (index, Spanned { value, span }) in setting.value.iter().enumerate() {
-                check_keys(&value.per, span, place, cx);
-                if value
-                    .per
-                    .iter()
-                    .any(|key| matches!(key, LimitKey::Claim(_)))
-                {
-                    cx.error(
-                        Code::BadValue,
-                        span.clone(),
-                        "`concurrency` cannot count by a claim",
-                    )
-                    .label("it counts a request before the token is verified")
-                    .help("use `limit`, or count by another key");
-                }
-                if let Some(name) = &value.name
-                    && limits
-                        .iter()
-                        .any(|limit| limit.name.as_ref() == Some(&name.value))
-                {
-                    let message =
-                        format!("{} has two limits called `{}`", place.origin, name.value);
-                    cx.error(Code::Duplicate, name.span.clone(), message)
-                        .help("rename one of them");
-                }
-                limits.push(Concurrency {
-                    requests: value.requests,
-                    per: value.per.clone(),
-                    dry_run: value.dry_run,
-                    name: value.name.as_ref().map(|name| name.value.clone()),
-                    origin: setting.origin.clone(),
-                    index,
-                });
-            }
-        }
-        if limits.len() > LIMITS_MAX {
-            let message = format!(
-                "{} has {} limits, at most {LIMITS_MAX}",
-                place.origin,
-                limits.len()
-            );
-            cx.error(Code::BadValue, place.span.clone(), message);
-        }
-        limits
+        let entries = list_entries(settings, place, cx).into_iter();
+        let limits = entries.map(
+            |PlacedEntry {
+                 value,
+                 origin,
+                 index,
+             }| Concurrency {
+                requests: value.requests,
+                per: value.per.clone(),
+                dry_run: value.dry_run,
+                name: value.name.as_ref().map(|name| name.value.clone()),
+                origin: origin.clone(),
+                index,
+            },
+        );
+        limits.collect()
     }
 }
 

@@ -2,26 +2,25 @@
 
 use std::fmt;
 
-use crate::decode::decoder::{Decoder, Spanned, Value};
-use crate::decode::kind::ValueKind;
+use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     BooleanKind, Count, LongForm, OneOrMany, ShortOrLong, SpannedKind, TextKind,
 };
 use crate::decode::preset::preset;
-use crate::decode::shape::{ForeignName, Shape};
+use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::policy::level::{Origin, Place, Policy, Setting};
-use crate::policy::limit_key::{LimitKey, LimitKeysText, check_keys, show_keys};
+use crate::policy::limit_key::{LimitKey, LimitKeysText, show_keys};
+use crate::policy::limit_list::{LimitEntry, PlacedEntry, list_entries};
 use crate::policy::limit_rate::{Rate, RateText, WINDOW_MAX};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
+use crate::text::source::Span;
 
 /// The most requests that a bucket holds.
 const BURST_MAX: u32 = 1_000_000_000;
 /// The most that one request may cost.
 const COST_MAX: u32 = 1_000_000;
-/// The most entries that one route may have, with those of all levels.
-pub const LIMITS_MAX: usize = 16;
 
 /// A limit of the rate of requests. Each key has a bucket, which holds `burst` requests and gets those of the rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,22 +234,27 @@ impl TextKind for LimitNameText {
     }
 }
 
-/// The limits of one level.
-pub(crate) struct LimitKind;
-
-type Settings = OneOrMany<SpannedKind<ShortOrLong<LimitText, RawLimit>>>;
-
-impl ValueKind for LimitKind {
-    type Value = Vec<Spanned<LimitSetting>>;
-
-    fn decode(value: &Value<'_>, cx: &mut Decoder<'_>) -> Option<Self::Value> {
-        Settings::decode(value, cx)
+impl LimitEntry for LimitSetting {
+    fn per(&self) -> &[LimitKey] {
+        &self.per
     }
 
-    fn shape() -> Shape {
-        Settings::shape()
+    fn name(&self) -> Option<&Spanned<String>> {
+        self.name.as_ref()
+    }
+
+    fn check(&self, span: &Span, place: &Place<'_>, cx: &mut Decoder<'_>) {
+        for key in &self.per {
+            if let LimitKey::Claim(name) = key {
+                let remedy = "move the limit to the routes that have one";
+                place.check_claim(name, span, remedy, cx);
+            }
+        }
     }
 }
+
+/// The limits of one level.
+pub(crate) type LimitKind = OneOrMany<SpannedKind<ShortOrLong<LimitText, RawLimit>>>;
 
 impl Policy for LimitKind {
     type Combined = Vec<Limit>;
@@ -260,47 +264,24 @@ impl Policy for LimitKind {
         place: &Place<'_>,
         cx: &mut Decoder<'_>,
     ) -> Vec<Limit> {
-        let mut limits: Vec<Limit> = Vec::new();
-        for setting in settings {
-            for (index, Spanned { value, span }) in setting.value.iter().enumerate() {
-                check_keys(&value.per, span, place, cx);
-                for key in &value.per {
-                    if let LimitKey::Claim(name) = key {
-                        let remedy = "move the limit to the routes that have one";
-                        place.check_claim(name, span, remedy, cx);
-                    }
-                }
-                if let Some(name) = &value.name
-                    && limits
-                        .iter()
-                        .any(|limit| limit.name.as_ref() == Some(&name.value))
-                {
-                    let message =
-                        format!("{} has two limits called `{}`", place.origin, name.value);
-                    cx.error(Code::Duplicate, name.span.clone(), message)
-                        .help("rename one of them");
-                }
-                limits.push(Limit {
-                    rate: value.rate,
-                    burst: value.burst,
-                    per: value.per.clone(),
-                    cost: value.cost,
-                    dry_run: value.dry_run,
-                    name: value.name.as_ref().map(|name| name.value.clone()),
-                    origin: setting.origin.clone(),
-                    index,
-                });
-            }
-        }
-        if limits.len() > LIMITS_MAX {
-            let message = format!(
-                "{} has {} limits, at most {LIMITS_MAX}",
-                place.origin,
-                limits.len()
-            );
-            cx.error(Code::BadValue, place.span.clone(), message);
-        }
-        limits
+        let entries = list_entries(settings, place, cx).into_iter();
+        let limits = entries.map(
+            |PlacedEntry {
+                 value,
+                 origin,
+                 index,
+             }| Limit {
+                rate: value.rate,
+                burst: value.burst,
+                per: value.per.clone(),
+                cost: value.cost,
+                dry_run: value.dry_run,
+                name: value.name.as_ref().map(|name| name.value.clone()),
+                origin: origin.clone(),
+                index,
+            },
+        );
+        limits.collect()
     }
 }
 

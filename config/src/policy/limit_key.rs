@@ -10,9 +10,7 @@ use crate::text::diagnostic::Code;
 use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::text::suggest::nearest;
-use crate::value::field::is_token;
-use crate::value::placeholder::is_parameter_name;
+use crate::value::named_part::{NamedPart, PartWords};
 
 /// What a limit counts by: requests that differ in it are counted apart. A request that has nothing for it is counted
 /// by its client's address.
@@ -46,36 +44,37 @@ const PLAIN: [(&str, LimitKey); 4] = [
     ("global", LimitKey::Global),
 ];
 
-/// Keys with a name: what stands before the colon, and an example.
-const FAMILIES: [(&str, &str); 5] = [
-    ("header", "header:X-Api-Key"),
-    ("cookie", "cookie:session"),
-    ("query", "query:key"),
-    ("param", "param:tenant"),
-    ("claim", "claim:sub"),
-];
-
-/// What other proxies call a key.
-const FOREIGN: [(&[&str], &str); 4] = [
-    (
-        &[
-            "client_ip",
-            "remote_addr",
-            "address",
-            "src",
-            "client",
-            "ipaddr",
-            "remote_ip",
-        ],
-        "ip",
-    ),
-    (
-        &["server", "server_name", "vhost", "hostname", "domain"],
-        "host",
-    ),
-    (&["all", "total", "everything"], "global"),
-    (&["arg", "args", "url_param"], "query:NAME"),
-];
+const WORDS: PartWords<LimitKey> = PartWords {
+    plain: &PLAIN,
+    families: &[
+        ("header", "header:X-Api-Key"),
+        ("cookie", "cookie:session"),
+        ("query", "query:key"),
+        ("param", "param:tenant"),
+        ("claim", "claim:sub"),
+    ],
+    foreign: &[
+        (
+            &[
+                "client_ip",
+                "remote_addr",
+                "address",
+                "src",
+                "client",
+                "ipaddr",
+                "remote_ip",
+            ],
+            "ip",
+        ),
+        (
+            &["server", "server_name", "vhost", "hostname", "domain"],
+            "host",
+        ),
+        (&["all", "total", "everything"], "global"),
+        (&["arg", "args", "url_param"], "query:NAME"),
+    ],
+    write: |word| format!("\"{word}\""),
+};
 
 /// The keys of a limit, with a plus sign between them.
 pub(crate) struct LimitKeysText;
@@ -118,60 +117,20 @@ impl WritableKind for LimitKeysText {
 
 impl LimitKey {
     fn parse(text: &str) -> Result<Self, Problem> {
+        let unknown =
+            || Problem::new(format!("a limit cannot count by `{text}`")).help(WORDS.advise(text));
         let Some((family, name)) = text.split_once(':') else {
             let found = PLAIN.iter().find(|(known, _)| *known == text);
-            return found
-                .map(|(_, key)| key.clone())
-                .ok_or_else(|| unknown(text));
+            return found.map(|(_, key)| key.clone()).ok_or_else(unknown);
         };
-        let bad_name = |what: &str| {
-            Err(Problem::new(format!(
-                "`{name}` is not the name of a {what}"
-            )))
-        };
-        match family {
-            "header" if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
-            "header" => bad_name("header field"),
-            "cookie" if is_token(name) => Ok(Self::Cookie(name.to_owned())),
-            "cookie" => bad_name("cookie"),
-            "query" if !name.is_empty() => Ok(Self::Query(name.to_owned())),
-            "query" => bad_name("query parameter"),
-            "param" if is_parameter_name(name) => Ok(Self::Param(name.to_owned())),
-            "param" => bad_name("parameter"),
-            "claim" if !name.is_empty() => Ok(Self::Claim(name.to_owned())),
-            "claim" => bad_name("claim"),
-            _ => Err(unknown(text)),
-        }
-    }
-}
-
-/// That no key is called `text`, and what was probably meant.
-fn unknown(text: &str) -> Problem {
-    let problem = Problem::new(format!("a limit cannot count by `{text}`"));
-    let (family, name) = match text.split_once(':') {
-        Some((family, name)) => (family, Some(name)),
-        None => (text, None),
-    };
-    if let Some((_, example)) = FAMILIES.iter().find(|(known, _)| *known == text) {
-        return problem.help(format!(
-            "it has a name behind a colon, such as \"{example}\""
-        ));
-    }
-    let mut foreign = FOREIGN.iter();
-    if let Some((_, ours)) = foreign.find(|(theirs, _)| theirs.contains(&family)) {
-        return problem.help(format!("write \"{ours}\""));
-    }
-    let families = FAMILIES.iter().map(|(known, _)| *known);
-    let near = match name {
-        Some(_) => nearest(family, families),
-        None => nearest(text, PLAIN.iter().map(|(known, _)| *known)),
-    };
-    match (near, name) {
-        (Some(near), Some(name)) => problem.help(format!("did you mean \"{near}:{name}\"?")),
-        (Some(near), None) => problem.help(format!("did you mean \"{near}\"?")),
-        (None, _) => problem.help(
-            "there are: ip, host, route, global, header:NAME, cookie:NAME, query:NAME, param:NAME, claim:NAME",
-        ),
+        let part = NamedPart::parse(family, name).ok_or_else(unknown)??;
+        Ok(match part {
+            NamedPart::Header(name) => Self::Header(name),
+            NamedPart::Cookie(name) => Self::Cookie(name),
+            NamedPart::Query(name) => Self::Query(name),
+            NamedPart::Param(name) => Self::Param(name),
+            NamedPart::Claim(name) => Self::Claim(name),
+        })
     }
 }
 

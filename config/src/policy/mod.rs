@@ -35,6 +35,7 @@ pub(crate) mod jwt;
 pub(crate) mod level;
 pub(crate) mod limit;
 pub(crate) mod limit_key;
+pub(crate) mod limit_list;
 pub(crate) mod limit_rate;
 pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;

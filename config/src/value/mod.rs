@@ -8,6 +8,7 @@ pub(crate) mod fetch_url;
 pub(crate) mod field;
 pub(crate) mod file_path;
 pub(crate) mod media_type;
+pub(crate) mod named_part;
 pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;

@@ -3,9 +3,7 @@
 use std::fmt;
 
 use crate::text::problem::Problem;
-use crate::text::suggest::nearest;
-use crate::value::field::is_token;
-use crate::value::placeholder::is_parameter_name;
+use crate::value::named_part::{NamedPart, PartWords};
 
 /// A variable. A request that has nothing for it makes it an empty text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,41 +57,42 @@ const PLAIN: [(&str, Variable); 11] = [
     ("endpoint", Variable::Endpoint),
 ];
 
-/// Variables of a family: what stands before the colon, and an example.
-const FAMILIES: [(&str, &str); 6] = [
-    ("header", "{header:User-Agent}"),
-    ("cookie", "{cookie:session}"),
-    ("param", "{param:id}"),
-    ("claim", "{claim:sub}"),
-    ("client_cert", "{client_cert:subject}"),
-    ("env", "{env:REGION}"),
-];
-
-/// What other proxies call a variable.
-const FOREIGN: [(&[&str], &str); 9] = [
-    (
-        &[
-            "remote_addr",
-            "remote_ip",
-            "remote_host",
-            "ip",
-            "src",
-            "client",
-        ],
-        "client_ip",
-    ),
-    (&["remote_port", "port", "src_port"], "client_port"),
-    (
-        &["server_name", "hostname", "http_host", "authority"],
-        "host",
-    ),
-    (&["request_method", "verb"], "method"),
-    (&["uri", "request_uri", "url", "path_info"], "path"),
-    (&["args", "query_string", "qs"], "query"),
-    (&["proto", "protocol", "request_proto"], "scheme"),
-    (&["id", "req_id", "uuid", "unique_id"], "request_id"),
-    (&["server", "backend", "upstream_addr"], "endpoint"),
-];
+const WORDS: PartWords<Variable> = PartWords {
+    plain: &PLAIN,
+    families: &[
+        ("header", "header:User-Agent"),
+        ("cookie", "cookie:session"),
+        ("param", "param:id"),
+        ("claim", "claim:sub"),
+        ("client_cert", "client_cert:subject"),
+        ("env", "env:REGION"),
+    ],
+    foreign: &[
+        (
+            &[
+                "remote_addr",
+                "remote_ip",
+                "remote_host",
+                "ip",
+                "src",
+                "client",
+            ],
+            "client_ip",
+        ),
+        (&["remote_port", "port", "src_port"], "client_port"),
+        (
+            &["server_name", "hostname", "http_host", "authority"],
+            "host",
+        ),
+        (&["request_method", "verb"], "method"),
+        (&["uri", "request_uri", "url", "path_info"], "path"),
+        (&["args", "query_string", "qs"], "query"),
+        (&["proto", "protocol", "request_proto"], "scheme"),
+        (&["id", "req_id", "uuid", "unique_id"], "request_id"),
+        (&["server", "backend", "upstream_addr"], "endpoint"),
+    ],
+    write: |word| format!("{{{word}}}"),
+};
 
 /// Variables of nginx, and what to write in their place.
 const NGINX: [(&str, &str); 17] = [
@@ -151,71 +150,40 @@ impl Variable {
                 .map(|(_, variable)| variable.clone())
                 .ok_or_else(|| unknown(text));
         };
-        let bad_name = |what: &str| {
-            Err(Problem::new(format!(
-                "`{name}` is not the name of a {what}"
-            )))
-        };
-        match family {
-            "header" if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
-            "header" => bad_name("header field"),
-            "cookie" if is_token(name) => Ok(Self::Cookie(name.to_owned())),
-            "cookie" => bad_name("cookie"),
-            "param" if is_parameter_name(name) => Ok(Self::Param(name.to_owned())),
-            "param" => bad_name("parameter"),
-            "claim" if !name.is_empty() => Ok(Self::Claim(name.to_owned())),
-            "claim" => bad_name("claim"),
-            "client_cert" if name == "subject" => Ok(Self::ClientCertSubject),
-            "client_cert" => Err(Problem::new(format!("there is no variable `{{{text}}}`"))
-                .help("write {client_cert:subject}")),
-            _ if PLAIN.iter().any(|(known, _)| *known == family) => Err(Problem::new(format!(
-                "`{{{family}}}` has no name behind a colon"
-            ))
-            .help(format!("write {{{family}}}"))),
-            _ => Err(unknown(text)),
+        if (family, name) == ("client_cert", "subject") {
+            return Ok(Self::ClientCertSubject);
+        }
+        if family == "client_cert" {
+            return Err(no_variable(text).help("write {client_cert:subject}"));
+        }
+        if PLAIN.iter().any(|(known, _)| *known == family) {
+            let message = format!("`{{{family}}}` has no name behind a colon");
+            return Err(Problem::new(message).help(format!("write {{{family}}}")));
+        }
+        let part = NamedPart::parse(family, name).ok_or_else(|| unknown(text))??;
+        match part {
+            NamedPart::Header(name) => Ok(Self::Header(name)),
+            NamedPart::Cookie(name) => Ok(Self::Cookie(name)),
+            NamedPart::Param(name) => Ok(Self::Param(name)),
+            NamedPart::Claim(name) => Ok(Self::Claim(name)),
+            NamedPart::Query(_) => Err(unknown(text)),
         }
     }
 }
 
+fn no_variable(text: &str) -> Problem {
+    Problem::new(format!("there is no variable `{{{text}}}`"))
+}
+
 /// That no variable is called `text`, and what was probably meant.
 fn unknown(text: &str) -> Problem {
-    let problem = Problem::new(format!("there is no variable `{{{text}}}`"));
-    let (family, name) = match text.split_once(':') {
-        Some((family, name)) => (family, Some(name)),
-        None => (text, None),
-    };
-    if let Some((_, example)) = FAMILIES.iter().find(|(known, _)| *known == text) {
-        return problem.help(format!("it has a name behind a colon, such as {example}"));
-    }
-    let mut foreign = FOREIGN.iter();
-    if let Some((_, ours)) = foreign.find(|(theirs, _)| theirs.contains(&text)) {
-        return problem.help(format!("write {{{ours}}}"));
-    }
-    if let Some(ours) = nginx_family(text) {
-        return problem.help(format!("write {ours}"));
-    }
-    if let Some((family, name)) = text.split_once('.')
-        && FAMILIES.iter().any(|(known, _)| *known == family)
-    {
-        return problem.help(format!("write {{{family}:{name}}}"));
-    }
-    let families = FAMILIES.iter().map(|(known, _)| *known);
-    let near = match name {
-        Some(_) => nearest(family, families.clone()),
-        None => nearest(text, PLAIN.iter().map(|(known, _)| *known)),
-    };
-    match (near, name) {
-        (Some(near), Some(name)) => problem.help(format!("did you mean {{{near}:{name}}}?")),
-        (Some(near), None) => problem.help(format!("did you mean {{{near}}}?")),
-        (None, _) => {
-            let plain = PLAIN.iter().map(|(known, _)| format!("{{{known}}}"));
-            let families = families.map(|known| match known {
-                "client_cert" => "{client_cert:subject}".to_owned(),
-                known => format!("{{{known}:NAME}}"),
-            });
-            let all: Vec<_> = plain.chain(families).collect();
-            problem.help(format!("there are: {}", all.join(", ")))
-        }
+    let is_foreign = WORDS
+        .foreign
+        .iter()
+        .any(|(theirs, _)| theirs.contains(&text));
+    match nginx_family(text).filter(|_| !is_foreign) {
+        Some(ours) => no_variable(text).help(format!("write {ours}")),
+        None => no_variable(text).help(WORDS.advise(text)),
     }
 }
 

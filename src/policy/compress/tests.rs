@@ -4,8 +4,7 @@ use weir_config::ContentCoding;
 use weir_proto_h1::{Client, Edits, Event, Limits, Server};
 
 use super::*;
-use crate::ids::{ListenerId, RequestId};
-use crate::io::{Instant, Pool};
+use crate::io::Pool;
 use crate::limits::FILTER_BUDGET_US;
 use crate::policy::filter::{Chain, Filters, Framed, Part};
 
@@ -65,22 +64,7 @@ fn edit_with(request: &str, answer: &str, is_memory_short: bool) -> Edited {
         body: client.response().body,
         filters: &mut filters,
     };
-    let request = StepRequest {
-        head: &head,
-        block: block.as_bytes(),
-        hop,
-        peer: None,
-        tls: None,
-        listener: ListenerId(0),
-        route: None,
-        pattern: 0,
-        path: b"",
-        sent_path: b"",
-        id: RequestId(1, 2),
-        given_id: b"",
-        now: Instant::default(),
-        wall_ms: 0,
-    };
+    let request = StepRequest::for_test(&head, block.as_bytes(), hop);
     rules().edit_answer(None, &request, &Facts::default(), &mut view);
     let mut lines = String::new();
     let mut put = |name: &[u8], value: &[u8]| {

@@ -4,8 +4,6 @@ use weir_config::parse;
 use weir_proto_h1::{BodyKind, Edits, Limits, Request, parse_request, parse_response};
 
 use super::*;
-use crate::ids::{ListenerId, RequestId, RouteId};
-use crate::io::Instant;
 
 /// The step that `cors = RULES` makes, and a core's state for it.
 struct Tested {
@@ -35,22 +33,8 @@ impl Tested {
         let block = format!("{}\r\n\r\n", request.replace('\n', "\r\n")).into_bytes();
         let mut head = Head::new();
         parse_request(&block, &Limits::default(), &mut head).unwrap();
-        let request = StepRequest {
-            head: &head,
-            block: &block,
-            hop: &Request::default(),
-            peer: None,
-            tls: None,
-            listener: ListenerId(0),
-            route: Some(RouteId(0)),
-            pattern: 0,
-            path: b"/",
-            sent_path: b"/",
-            id: RequestId(1, 2),
-            given_id: b"id",
-            now: Instant(1),
-            wall_ms: 0,
-        };
+        let hop = Request::default();
+        let request = StepRequest::for_test(&head, &block, &hop);
         let (state, mut facts) = (
             self.step.state(&self.states),
             crate::policy::Facts::default(),

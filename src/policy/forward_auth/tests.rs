@@ -3,7 +3,6 @@ use std::net::SocketAddr;
 use weir_proto_h1::{BodyKind, Head, Limits, Request, Span, parse_request};
 
 use super::*;
-use crate::ids::{ListenerId, RequestId, RouteId};
 use crate::io::Instant;
 
 /// A request, as a step sees it.
@@ -37,20 +36,11 @@ impl Asked {
 
     fn with<T>(&mut self, use_step: impl FnOnce(&StepRequest<'_>, &mut Facts) -> T) -> T {
         let request = StepRequest {
-            head: &self.head,
-            block: &self.block,
-            hop: &self.hop,
             peer: Some(SocketAddr::from(([10, 0, 0, 1], 5_000))),
-            tls: None,
-            listener: ListenerId(0),
-            route: Some(RouteId(0)),
-            pattern: 0,
-            path: b"",
             sent_path: &self.sent_path,
-            id: RequestId(1, 2),
             given_id: b"id-1",
             now: self.now,
-            wall_ms: 0,
+            ..StepRequest::for_test(&self.head, &self.block, &self.hop)
         };
         use_step(&request, &mut self.facts)
     }

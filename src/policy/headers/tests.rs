@@ -4,8 +4,7 @@ use std::rc::Rc;
 use weir_proto_h1::{BodyKind, Framing, Head, Limits, Request, encode_request, parse_request};
 
 use super::*;
-use crate::ids::{ListenerId, RequestId, RouteId};
-use crate::io::{Address, Instant};
+use crate::io::Address;
 use crate::policy::Claims;
 use crate::tls::CertificateIdentity;
 
@@ -41,20 +40,12 @@ impl Asked {
 
     fn edit(&self, headers: &Headers, edits: &mut Edits) {
         let request = StepRequest {
-            head: &self.head,
-            block: &self.block,
-            hop: &self.hop,
             peer: Some(SocketAddr::from(([192, 0, 2, 7], 5_000))),
-            tls: None,
-            listener: ListenerId(0),
-            route: Some(RouteId(0)),
             pattern: self.pattern,
             path: self.path.as_bytes(),
             sent_path: b"",
-            id: RequestId(1, 2),
             given_id: b"id-1",
-            now: Instant(1),
-            wall_ms: 0,
+            ..StepRequest::for_test(&self.head, &self.block, &self.hop)
         };
         let attempt = AttemptFacts {
             upstream: "app",

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use weir_config::{LimitKey, Match, PathMatch, Segment};
-use weir_proto_h1::{Field, FieldId};
+use weir_config::{LimitKey, Match};
+use weir_proto_h1::FieldId;
 
 use super::digest::{Digest, DigestSecret};
 use super::table::Key;
-use crate::policy::form::decoded;
+use crate::policy::form::parameters;
+use crate::policy::variables::place_of;
 use crate::policy::{Facts, StepRequest};
 
 /// The parts of a key, in the order of the file.
@@ -96,7 +97,7 @@ impl KeyPart {
             LimitKey::Query(name) => Self::Query(name.as_str().into()),
             LimitKey::Param(name) => {
                 let paths = place.matches.map_or(&[][..], |matches| &matches.paths);
-                let places = paths.iter().map(|path| segment_of(path, name));
+                let places = paths.iter().map(|path| place_of(name, path));
                 Self::Param(name.as_str().into(), places.collect())
             }
             LimitKey::Claim(name) => Self::Claim(name.as_str().into()),
@@ -111,7 +112,7 @@ impl KeyPart {
         let (head, block) = (request.head, request.block);
         match self {
             Self::Client => return false,
-            Self::Header(id, name) => match only(fields(*id, name, request)) {
+            Self::Header(id, name) => match only(head.sent_values(*id, name.as_bytes(), block)) {
                 Some(value) => digest.text(value.iter().copied()),
                 None => return false,
             },
@@ -154,7 +155,7 @@ impl KeyPart {
             }
             Self::Header(id, name) => (
                 format!("header {name}"),
-                only(fields(*id, name, request)).map(<[u8]>::to_vec),
+                only(head.sent_values(*id, name.as_bytes(), block)).map(<[u8]>::to_vec),
             ),
             Self::Cookie(name) => {
                 let value = only(head.cookies(name.as_bytes(), block));
@@ -190,36 +191,11 @@ impl KeyPart {
     }
 }
 
-/// The place of a parameter among the segments of a path pattern.
-fn segment_of(path: &PathMatch, name: &str) -> Option<usize> {
-    let PathMatch::Template { segments, .. } = path else {
-        return None;
-    };
-    let is_it = |segment: &Segment| matches!(segment, Segment::Parameter(other) if other == name);
-    segments.iter().position(is_it)
-}
-
 /// The segment of the path at the place that the matching pattern gives it.
 fn segment<'a>(places: &[Option<usize>], request: &StepRequest<'a>) -> Option<&'a [u8]> {
     let place = (*places.get(request.pattern)?)?;
     let segments = request.path.split(|byte| *byte == b'/');
     segments.filter(|segment| !segment.is_empty()).nth(place)
-}
-
-/// The values of the fields of a name, as the client sent them.
-fn fields<'a>(
-    id: FieldId,
-    name: &'a str,
-    request: &StepRequest<'a>,
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let block = request.block;
-    let is_it = move |field: &&Field| {
-        field.id == id
-            && !field.is_refused
-            && (id != FieldId::Other || field.name.get(block).eq_ignore_ascii_case(name.as_bytes()))
-    };
-    let fields = request.head.fields.iter().filter(is_it);
-    fields.map(move |field| field.value.get(block))
 }
 
 /// The only value. Of several, an endpoint could take another one than Weir, so that a client with a second, ever new
@@ -238,12 +214,6 @@ fn host<'a>(request: &StepRequest<'a>) -> impl Iterator<Item = u8> + use<'a> {
 
 /// The value of the only query parameter of a name, decoded as HTML forms encode it, so that another spelling of a
 /// value is no other key.
-fn parameter<'a>(name: &str, query: &'a [u8]) -> Option<impl Iterator<Item = u8> + use<'a>> {
-    let pairs = query.split(|byte| *byte == b'&');
-    only(pairs.filter_map(|pair| {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let key = halves.next().unwrap_or_default();
-        let is_it = !pair.is_empty() && decoded(key).eq(name.bytes());
-        is_it.then(|| decoded(halves.next().unwrap_or_default()))
-    }))
+fn parameter<'a>(name: &'a str, query: &'a [u8]) -> Option<impl Iterator<Item = u8> + use<'a>> {
+    only(parameters(name, query, b"&"))
 }

@@ -9,8 +9,6 @@ use weir_proto_h1::{Edits, Head, Limits, Request, parse_request};
 use super::super::{JwtState, JwtStatePlan, JwtStep, KeyBoard, KeyOrigin, KeySet};
 use super::signer::Signer;
 use crate::fault::Reason;
-use crate::ids::{ListenerId, RequestId, RouteId};
-use crate::io::Instant;
 use crate::policy::{Claims, Facts, Flow, SharedByName, StepRequest, Verdict, Wait};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -80,21 +78,10 @@ impl Core {
             ..Limits::default()
         };
         parse_request(block.as_bytes(), &limits, &mut head).unwrap();
+        let hop = Request::default();
         let request = StepRequest {
-            head: &head,
-            block: block.as_bytes(),
-            hop: &Request::default(),
-            peer: None,
-            tls: None,
-            listener: ListenerId(0),
-            route: Some(RouteId(0)),
-            pattern: 0,
-            path: b"/",
-            sent_path: b"/",
-            id: RequestId(1, 2),
-            given_id: b"id",
-            now: Instant(1),
             wall_ms: self.wall_ms,
+            ..StepRequest::for_test(&head, block.as_bytes(), &hop)
         };
         act(&request, facts)
     }
