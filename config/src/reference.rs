@@ -80,7 +80,13 @@ fn default(field: &FieldInfo) -> String {
 }
 
 fn json_line(json: &Json) -> String {
-    json.to_string()
+    match json {
+        Json::List(items) => {
+            let items: Vec<_> = items.iter().map(json_line).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The valid values, for a table cell.

@@ -69,6 +69,8 @@ fn the_schema_refuses_invalid_values() {
         "[limits]\nfields = 1001",
         "[retries]\nbudget = \"101%\"",
         "retries = 11",
+        "retries = { on = \"Reset\" }",
+        "retries = { methods = [\"get\"] }",
         "[listen.\"0.0.0.0:80\"]\ntls = \"auto\"",
         "[upstream.a]\nserver = \"10.0.0.1:80\"",
         "[upstream.a]\nservers = 5",
@@ -112,7 +114,8 @@ fn defaults_can_be_written() {
         limits = { head = \"16KiB\", fields = 100, target = \"8KiB\", body = \"off\", \
         body_rate = \"240B/s\", connections = \"auto\", connections_per_client = 16384, memory_per_core = \"auto\" }\n\
         retries = { count = 1, budget = \"20%\", budget_min = 3, backoff = \"25ms\", \
-        per_try = \"off\" }\n";
+        per_try = \"off\", on = \"connect,reset,invalid,503\", \
+        methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"PUT\", \"DELETE\"] }\n";
     let long = weir_config::parse("long", &format!("{written}{rest}")).expect("a valid file");
     assert_eq!(short.timeouts, long.0.timeouts);
     assert_eq!(short.limits, long.0.limits);

@@ -425,6 +425,10 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             retry.budget_min,
         ),
     };
+    if retry.retries_max > 0 {
+        let methods: Vec<_> = retry.methods.names().collect();
+        let _ = writeln!(out, "retried    {}, after {}", methods.join(", "), retry.on);
+    }
     let _ = match retry.connects_max {
         1 => writeln!(
             out,

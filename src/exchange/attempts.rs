@@ -14,19 +14,17 @@ use super::failures::{Failure, Failures, Repeat};
 use super::relay::{Relay, Relayed};
 use super::replay::Replay;
 use super::{Exchange, grpc};
-use crate::conn::tunnel;
-use crate::core::after;
+use crate::conn::{ResponsePart, tunnel};
+use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Side};
 use crate::io::{Address, Net};
+use crate::limits::UNREAD_BYTES_MAX;
 use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_grpc};
 use crate::policy::errors::ErrorPage;
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
     EndpointSide, RequestInFlight, TriedEndpoints, Upstream, Waiter,
 };
-
-/// Statuses of answers that lead to another attempt. Routes cannot name any yet.
-const RETRIED_STATUSES: [u16; 0] = [];
 
 /// The verdict on an answer, from its head.
 pub(super) enum Heard<'a> {
@@ -117,8 +115,9 @@ impl<'a, N: Net> Exchange<'a, N> {
                     if !was_stale {
                         attempts.count_failure(&self.record, fault);
                     }
-                    let is_idempotent = self.down.head.method.is_idempotent();
-                    let failure = Failure::classify(fault, was_stale, is_idempotent);
+                    let may_repeat = attempts.may_repeat(self);
+                    let retry = attempts.retry();
+                    let failure = Failure::classify(fault, was_stale, may_repeat, retry);
                     attempts.repeat_after(self, failure).ok_or(fault)?
                 }
             };
@@ -174,6 +173,12 @@ impl<'a, N: Net> Attempts<'a, N> {
         self.route.map_or(&self.plan.retry, |route| &route.retry)
     }
 
+    /// Whether the rules allow to repeat a request with this method that an endpoint may have processed.
+    #[inline]
+    pub(super) fn may_repeat(&self, exchange: &Exchange<'a, N>) -> bool {
+        self.retry().may_repeat(exchange.down.head.method)
+    }
+
     /// Whether policies may filter the request's body.
     #[inline]
     pub(super) fn has_steps(&self) -> bool {
@@ -204,6 +209,10 @@ impl<'a, N: Net> Attempts<'a, N> {
             }
             Ok(Relayed::Rejected(repeat)) => {
                 exchange.keep_head(&mut up);
+                if poll_fn(|cx| Poll::Ready(drop_received_answer(&mut up, cx, exchange.core))).await
+                {
+                    up.finish(exchange.core, &endpoint);
+                }
                 Ok(Attempted::Rejected(repeat))
             }
             Ok(Relayed::Replaced(page)) => {
@@ -279,7 +288,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(exchange.down.context.address),
             must_be_fresh: self.failures.has_met_stale(),
-            must_recheck: !exchange.down.head.method.is_idempotent(),
+            must_recheck: !self.may_repeat(exchange),
             switches_protocols: exchange.down.request().upgrade.is_some(),
         };
         let offered = poll_fn(|cx| Poll::Ready(self.take_offer(cx, need, exchange)));
@@ -424,17 +433,33 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// Judges an answer by its head, before the client sees any of it.
     #[inline]
-    pub(super) fn hear(&mut self, exchange: &Exchange<'a, N>, head: &Head) -> Heard<'a> {
-        let is_idempotent = exchange.down.head.method.is_idempotent();
-        let failure = Failure::classify_status(head.status, &RETRIED_STATUSES, is_idempotent);
-        let repeat = failure.and_then(|failure| self.repeat_after(exchange, failure));
-        if let Some(repeat) = repeat {
+    pub(super) fn hear(
+        &mut self,
+        exchange: &Exchange<'a, N>,
+        head: &Head,
+        block: &[u8],
+    ) -> Heard<'a> {
+        let status = match exchange.facts.is_grpc_call {
+            true => grpc::status_of_answer(head, block),
+            false => head.status,
+        };
+        if status >= 400
+            && let Some(repeat) = self.repeat_after_answer(exchange, status)
+        {
             return Heard::Retry(repeat);
         }
         let errors = self.route.map(|route| &route.errors);
         let page = errors.and_then(|errors| errors.find_for_relayed(head.status));
         let page = page.and_then(|page| exchange.if_possible(page));
         page.map_or(Heard::Pass, Heard::Replace)
+    }
+
+    /// How to repeat the attempt after an answer with this status. `None`: the client gets the answer.
+    #[cold]
+    fn repeat_after_answer(&mut self, exchange: &Exchange<'a, N>, status: u16) -> Option<Repeat> {
+        let may_repeat = self.may_repeat(exchange);
+        let failure = Failure::classify_status(status, may_repeat, self.retry());
+        self.repeat_after(exchange, failure?)
     }
 
     /// How to repeat the attempt after this failure. `None`: the exchange fails.
@@ -464,4 +489,22 @@ impl<'a, N: Net> Attempts<'a, N> {
         let waited = waiter.until(until, |_| Poll::<()>::Pending);
         waited.await.map(|_| ())
     }
+}
+
+/// Drops the body of an answer that the client does not get, as far as it has arrived. Returns whether that was all of
+/// it. If not, closing the connection is cheaper than waiting for the rest.
+fn drop_received_answer<N: Net>(
+    up: &mut EndpointSide<N>,
+    cx: &mut Context<'_>,
+    core: &Core<N>,
+) -> bool {
+    let mut dropped = 0;
+    while dropped <= UNREAD_BYTES_MAX {
+        match up.poll_response(cx, core) {
+            Poll::Ready(Ok(ResponsePart::Data(data))) => dropped += data.len(),
+            Poll::Ready(Ok(ResponsePart::End)) => return true,
+            _ => return false,
+        }
+    }
+    false
 }

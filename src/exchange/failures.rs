@@ -1,6 +1,8 @@
 //! Which failures lead to another attempt, and what that costs. `config/retries.md` has the table.
 
-use crate::fault::{Fault, Phase, Retry};
+use weir_config::FailureKind;
+
+use crate::fault::{Fault, Phase, Reason, Retry};
 use crate::plan::RetryPlan;
 
 /// The kinds of failure that differ in whether and when Weir repeats the attempt.
@@ -11,13 +13,13 @@ pub(super) enum Failure {
     NotConnected,
     /// The endpoint says that it has not processed the request (RFC 9113 section 8.7).
     Refused,
-    /// A reused connection ended before the first byte of the answer, and the method is idempotent. The endpoint may
+    /// A reused connection ended before the first byte of the answer, and the request may be repeated. The endpoint may
     /// have closed it before the request arrived.
     Stale,
-    /// The connection ended, or the attempt ran out of time, before the first byte of the answer, and the method is
-    /// idempotent.
+    /// The connection ended, the attempt ran out of time, or the answer is invalid; none of it has passed, and the
+    /// request may be repeated.
     Unanswered,
-    /// The endpoint answered with a status that is retried, and the method is idempotent.
+    /// The endpoint answered with a status that is retried, and the request may be repeated.
     Unwanted,
     /// Anything else. Weir does not repeat the attempt.
     Lasting,
@@ -25,26 +27,39 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Classifies a fault. `was_stale`: the connection was reused, and no byte of an answer arrived on it.
-    pub(super) fn classify(fault: Fault, was_stale: bool, is_idempotent: bool) -> Self {
+    /// `may_repeat`: the rules name the request's method.
+    pub(super) fn classify(
+        fault: Fault,
+        was_stale: bool,
+        may_repeat: bool,
+        plan: &RetryPlan,
+    ) -> Self {
         match (fault.retry, fault.phase) {
             (Retry::Always, Phase::Connect) => Self::NotConnected,
             (Retry::Always, _) => Self::Refused,
-            (Retry::IfIdempotent, _) if !is_idempotent => Self::Lasting,
-            (Retry::IfIdempotent, _) if was_stale => Self::Stale,
-            (Retry::IfIdempotent, _) => Self::Unanswered,
             (Retry::Never, _) => Self::Lasting,
+            (Retry::IfIdempotent, _) if !may_repeat => Self::Lasting,
+            (Retry::IfIdempotent, _) => match kind_of_unanswered(fault.reason) {
+                Some(kind) if !plan.repeats_on(kind) => Self::Lasting,
+                Some(FailureKind::Reset) if was_stale => Self::Stale,
+                _ => Self::Unanswered,
+            },
         }
     }
 
-    /// Classifies an answer by its status. `None`: the client gets the answer. `retried` has the statuses that lead to
-    /// another attempt.
+    /// Classifies an answer by its status. `None`: the client gets the answer.
     #[inline]
-    pub(super) fn classify_status(
-        status: u16,
-        retried: &[u16],
-        is_idempotent: bool,
-    ) -> Option<Self> {
-        (is_idempotent && retried.contains(&status)).then_some(Self::Unwanted)
+    pub(super) fn classify_status(status: u16, may_repeat: bool, plan: &RetryPlan) -> Option<Self> {
+        (may_repeat && plan.on.has_status(status)).then_some(Self::Unwanted)
+    }
+}
+
+/// The word for the failure of a request that was sent. `None` for a time limit: the relay has checked the rules.
+fn kind_of_unanswered(reason: Reason) -> Option<FailureKind> {
+    match reason {
+        Reason::FirstByteTimeout | Reason::UpstreamNotReading => None,
+        Reason::BadResponse | Reason::ResponseHeadTooLarge => Some(FailureKind::Invalid),
+        _ => Some(FailureKind::Reset),
     }
 }
 
@@ -91,7 +106,8 @@ impl Failures {
         let repeat = match failure {
             Failure::NotConnected => {
                 self.connects += 1;
-                let may_try_again = self.connects + self.repeats <= plan.retries_max;
+                let may_try_again = plan.repeats_on(FailureKind::Connect)
+                    && self.connects + self.repeats <= plan.retries_max;
                 let may_connect =
                     self.connects < plan.connects_max && (has_untried || may_try_again);
                 return may_connect.then_some(pause);
@@ -103,7 +119,10 @@ impl Failures {
                 }
                 is_allowed.then_some(Repeat::AtOnce)
             }
-            Failure::Unwanted => (is_allowed && take_from_budget()).then_some(pause),
+            // Without another endpoint, an error that an endpoint explains is better than another one.
+            Failure::Unwanted => {
+                (is_allowed && has_untried && take_from_budget()).then_some(Repeat::AtOnce)
+            }
             Failure::Unanswered => {
                 (is_allowed && take_from_budget()).then_some(Repeat::AfterBackoff)
             }
@@ -119,7 +138,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fault::Reason;
+    use weir_config::FailureSet;
+
     use Failure::{Lasting, NotConnected, Refused, Stale, Unanswered, Unwanted};
     use Repeat::{AfterBackoff, AtOnce};
 
@@ -131,6 +151,7 @@ mod tests {
             budget_min: 3,
             backoff: Duration::ZERO,
             per_try: None,
+            ..RetryPlan::new(weir_config::Retries::default())
         }
     }
 
@@ -207,18 +228,22 @@ mod tests {
 
     #[test]
     fn an_answer_is_heard_before_it_passes() {
-        assert_eq!(
-            Failure::classify_status(503, &[502, 503], true),
-            Some(Unwanted)
-        );
-        assert_eq!(Failure::classify_status(503, &[502, 503], false), None);
-        assert_eq!(Failure::classify_status(500, &[502, 503], true), None);
-        assert_eq!(Failure::classify_status(503, &[], true), None);
+        let on = |statuses| RetryPlan {
+            on: FailureSet::of(&[], statuses),
+            ..plan(Some(1))
+        };
+        let two = on(&[502, 503]);
+        assert_eq!(Failure::classify_status(503, true, &two), Some(Unwanted));
+        assert_eq!(Failure::classify_status(503, false, &two), None);
+        assert_eq!(Failure::classify_status(500, true, &two), None);
+        assert_eq!(Failure::classify_status(200, true, &two), None);
+        assert_eq!(Failure::classify_status(503, true, &on(&[])), None);
         for retries in [None, Some(0)] {
             assert_repeats(retries, 5, &[Unwanted], &[None]);
         }
         assert_repeats(Some(1), 5, &[Unwanted; 2], &[Some(AtOnce), None]);
-        assert_repeats(Some(1), 1, &[Unwanted; 2], &[Some(AfterBackoff), None]);
+        assert_repeats(Some(9), 2, &[Unwanted; 2], &[Some(AtOnce), None]);
+        assert_repeats(Some(9), 1, &[Unwanted], &[None]);
         let next = Failures::default().repeat_after(Unwanted, &plan(Some(5)), true, || false);
         assert_eq!(next, None, "the budget is spent");
     }
@@ -231,20 +256,37 @@ mod tests {
             Reason::UpstreamClosed,
             Retry::IfIdempotent,
         );
-        assert_eq!(Failure::classify(closed, true, true), Stale);
-        assert_eq!(Failure::classify(closed, false, true), Unanswered);
-        assert_eq!(Failure::classify(closed, true, false), Lasting);
+        let by_default = plan(Some(1));
+        let classify = |fault, was_stale, may_repeat| {
+            Failure::classify(fault, was_stale, may_repeat, &by_default)
+        };
+        assert_eq!(classify(closed, true, true), Stale);
+        assert_eq!(classify(closed, false, true), Unanswered);
+        assert_eq!(classify(closed, true, false), Lasting);
         let late = fault(Phase::FirstByte, Reason::FirstByteTimeout, Retry::Never);
-        assert_eq!(Failure::classify(late, true, true), Lasting);
+        assert_eq!(classify(late, true, true), Lasting);
         let refused = fault(Phase::FirstByte, Reason::UpstreamClosed, Retry::Always);
-        assert_eq!(Failure::classify(refused, true, false), Refused);
+        assert_eq!(classify(refused, true, false), Refused);
+        let invalid = fault(Phase::FirstByte, Reason::BadResponse, Retry::IfIdempotent);
+        assert_eq!(classify(invalid, false, true), Unanswered);
+        assert_eq!(classify(invalid, false, false), Lasting);
+        // `on` names only statuses.
+        let statuses = RetryPlan {
+            on: FailureSet::of(&[], &[503]),
+            ..by_default
+        };
+        for fault in [closed, invalid] {
+            let class = Failure::classify(fault, true, true, &statuses);
+            assert_eq!(class, Lasting);
+        }
+        assert_eq!(Failure::classify(refused, true, false, &statuses), Refused);
         for reason in [
             Reason::ConnectFailed,
             Reason::ConnectTimeout,
             Reason::UpstreamTlsCertificate,
         ] {
             let failed = fault(Phase::Connect, reason, Retry::Always);
-            assert_eq!(Failure::classify(failed, false, false), NotConnected);
+            assert_eq!(classify(failed, false, false), NotConnected);
         }
     }
 }

@@ -78,6 +78,15 @@ pub(super) fn status_in_head(head: &Head, block: &[u8]) -> Option<u32> {
     Some(parse_status(field.value.get(block)))
 }
 
+/// The HTTP status that the head of an answer to a call stands for: an answer without a body that ends the call with
+/// `UNAVAILABLE` stands for 503.
+pub(super) fn status_of_answer(head: &Head, block: &[u8]) -> u16 {
+    match head.status {
+        200 if status_in_head(head, block) == Some(UNAVAILABLE) => 503,
+        status => status,
+    }
+}
+
 /// The status in the trailers of an answer, or in the fields of an answer that Weir writes itself.
 pub(super) fn status_in<'a>(mut fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<u32> {
     let is_status = |name: &[u8]| name.eq_ignore_ascii_case(b"grpc-status");

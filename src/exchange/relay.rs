@@ -4,6 +4,7 @@ mod filtered;
 
 use std::task::{Context, Poll, ready};
 
+use weir_config::FailureKind;
 use weir_proto_h1::{BodyKind, FieldId};
 
 use super::attempts::{Attempts, Heard};
@@ -232,7 +233,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 match self.up.poll_response(cx, self.exchange.core) {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(ResponsePart::Head)) => {
-                        match self.attempts.hear(self.exchange, &self.up.head) {
+                        match self
+                            .attempts
+                            .hear(self.exchange, &self.up.head, &self.up.block)
+                        {
                             Heard::Pass => self.send_head()?,
                             Heard::Retry(repeat) => return Ok(Some(Relayed::Rejected(repeat))),
                             Heard::Replace(page) => return Ok(Some(self.replace(page))),
@@ -299,8 +303,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     /// Splices bytes of the request's body to the endpoint and returns how many. 0: Weir keeps the body for another
     /// attempt, has to check its length, or cannot splice now.
     fn splice_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let is_kept =
-            self.exchange.down.head.method.is_idempotent() && self.attempts.replay.is_whole();
+        let is_kept = self.attempts.may_repeat(self.exchange) && self.attempts.replay.is_whole();
         let fits = match (
             self.attempts.body_bytes_max(),
             self.exchange.down.request().body,
@@ -355,7 +358,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
         }
-        if self.exchange.down.head.method.is_idempotent() || self.up.may_refuse() {
+        if self.attempts.may_repeat(self.exchange) || self.up.may_refuse() {
             self.attempts
                 .replay
                 .keep(&data, self.exchange.core.net.pool());
@@ -603,7 +606,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let mut deadline = self.waits_since + self.attempts.timeouts().first_byte;
         if now >= deadline {
             let late = Reason::FirstByteTimeout;
-            return Err(Fault::upstream(Phase::FirstByte, late, Retry::Never));
+            return Err(Fault::upstream(
+                Phase::FirstByte,
+                late,
+                self.retry_when_late(),
+            ));
         }
         let is_client_due = self.upload == Upload::Reading && self.waits_since == Instant::NEVER;
         if is_client_due || self.up.queued() > 0 {
@@ -615,13 +622,24 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             if now >= pace {
                 let is_endpoint = self.up.queued() > 0 && self.upload_pace.is_standing_still(now);
                 return Err(match is_endpoint {
-                    true => Fault::upstream(Phase::Send, Reason::UpstreamNotReading, Retry::Never),
+                    true => {
+                        let late = Reason::UpstreamNotReading;
+                        Fault::upstream(Phase::Send, late, self.retry_when_late())
+                    }
                     false => Fault::downstream(Phase::Body, Reason::BodyTimeout),
                 });
             }
             deadline = deadline.min(pace);
         }
         Ok(deadline)
+    }
+
+    /// Whether another attempt may follow one that ran out of time before its answer.
+    fn retry_when_late(&self) -> Retry {
+        match self.attempts.retry().repeats_on(FailureKind::Timeout) {
+            true => Retry::IfIdempotent,
+            false => Retry::Never,
+        }
     }
 
     /// The next deadline once the answer has begun. A byte in either direction keeps the exchange alive, because

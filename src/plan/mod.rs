@@ -15,6 +15,7 @@ mod file_tests;
 mod forwarded_chain;
 mod listener_diff;
 mod paths;
+mod retry_plan;
 mod route_plan;
 mod screening;
 mod template;
@@ -33,6 +34,7 @@ pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, EndpointState, Unre
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
 pub use paths::PathObjection;
+pub use retry_plan::RetryPlan;
 pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};
 pub use screening::{PeerFacts, ScreenedRequest, is_grpc, odd_names};
 pub use template::{Redirect, Rewrite};
@@ -42,7 +44,6 @@ use weir_proto_h1::{Claims, is_other_spelling};
 
 pub use crate::ids::{JwtId, ListenerId, RouteId, UpstreamId};
 use crate::io::Address;
-use crate::limits::CONNECTS_MAX;
 use crate::networks::NetworkSet;
 use crate::policy::errors::{ErrorPages, PageFiles};
 use crate::policy::{PlannedStep, StatePlans};
@@ -289,37 +290,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge, or whatever ALPN chooses over TLS.
     Http2,
-}
-
-/// When Weir repeats a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPlan {
-    /// How often Weir may repeat a request that it has sent.
-    pub retries_max: u32,
-    /// How many connects may fail before the exchange fails. Each goes to another endpoint, if there is one.
-    pub connects_max: u32,
-    /// How many retries Weir allows, in percent of the upstream's requests of the last ten seconds on a core.
-    pub budget_percent: u32,
-    /// How many retries within ten seconds Weir always allows.
-    pub budget_min: u32,
-    /// The mean wait before a retry.
-    pub backoff: Duration,
-    /// The time limit of one attempt.
-    pub per_try: Option<Duration>,
-}
-
-impl RetryPlan {
-    /// Compiles the retry rules `merged`.
-    fn new(merged: weir_config::Retries) -> Self {
-        Self {
-            retries_max: merged.count.unwrap_or(0),
-            connects_max: merged.count.map_or(1, |_| CONNECTS_MAX),
-            budget_percent: merged.budget_percent,
-            budget_min: merged.budget_floor,
-            backoff: merged.backoff,
-            per_try: merged.per_try,
-        }
-    }
 }
 
 /// A mistake in a configuration that only compiling or testing the plan shows.

@@ -16,6 +16,7 @@ pub(crate) mod redirect;
 pub(crate) mod request_match;
 pub(crate) mod respond;
 pub(crate) mod retries;
+pub(crate) mod retry_methods;
 pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod route_conflicts;

@@ -7,9 +7,20 @@ use crate::decode::decoder::Decoder;
 use crate::decode::kinds::{Count, LongForm, OrOff, ShortOrLong};
 use crate::decode::preset::preset;
 use crate::decode::table::{frame, layer, table};
+use crate::slice::retry_methods::{RetryMethods, RetryMethodsKind};
+use crate::value::failure_set::{FailureKind, FailureSet, FailuresText};
 
 const COUNT_MAX: u32 = 10;
 const BUDGET_MIN_MAX: u32 = 10_000_000;
+
+const ON: FailureSet = FailureSet::of(
+    &[
+        FailureKind::Connect,
+        FailureKind::Reset,
+        FailureKind::Invalid,
+    ],
+    &[503],
+);
 
 /// A number, `"off"`, or the table.
 pub(crate) type RetriesKind = ShortOrLong<OrOff<Count<0, COUNT_MAX>>, RetriesPatch>;
@@ -33,9 +44,20 @@ layer! {
         /// The mean wait before a retry; Weir draws the real one around it.
         backoff: Duration = "backoff" as DurationText,
             preset(Duration::from_millis(25), "Envoy base interval 25 ms");
-        /// Time limit of one attempt; `"off"` for none. Set it to give up on a slow endpoint while another may answer.
+        /// Time limit of one attempt, until its answer begins; `"off"` for none. When it is over, Weir tries again, also
+        /// without `timeout` in `on`. Set it to give up on a slow endpoint while another may answer.
         per_try: Option<Duration> = "per_try" as OrOff<DurationText>,
             preset(None, "`connect` and `first_byte` bound an attempt already");
+        /// The failures after which Weir sends a request again: `connect` (Weir could not connect, and each endpoint was
+        /// tried), `reset` (the connection or stream ended before the answer), `timeout` (`timeouts.first_byte` is over, or
+        /// the endpoint does not read), `invalid` (the answer is not valid HTTP), `5xx`, or a status from 400 to 599.
+        /// Statuses count only while another endpoint is left.
+        on: FailureSet = "on" as FailuresText,
+            preset(ON, "with 503 an endpoint says that it cannot serve now; a 500, 502 or 504 may have had effects");
+        /// The methods of requests that an endpoint may have processed and that Weir sends again even so. Add POST only
+        /// where repeating it does no harm, as for most gRPC methods that read.
+        methods: RetryMethods = "methods" as RetryMethodsKind,
+            preset(RetryMethods::IDEMPOTENT, "RFC 9110 section 9.2.2: idempotent methods");
     }
 }
 

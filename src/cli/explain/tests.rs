@@ -94,6 +94,7 @@ sent as    /users?a=b
 timeouts   connect 2s, queue 10s, first byte 1m, body stall 30s, total 20s
 pool       over all cores, at most 1024 connections to each endpoint and 1024 waiting requests
 retries    at most 1, after about 25ms; at most 20% of the requests of the last 10s, but always 3
+retried    GET, HEAD, OPTIONS, PUT, DELETE, after connect,reset,invalid,503
 failover   if Weir cannot connect, it tries the next endpoint, at most 3 connections in all
 body       of any size, at least 240B/s
 "

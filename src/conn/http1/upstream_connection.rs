@@ -201,26 +201,19 @@ impl<N: Net> UpstreamConnection<N> {
                 Fault::upstream(Phase::Body, Reason::ResponseTruncated, Retry::Never)
             }
             Error::Truncated => self.lost(),
-            Error::HeadTooLarge | Error::TooManyFields => {
-                Fault::upstream(Phase::FirstByte, Reason::ResponseHeadTooLarge, Retry::Never)
-            }
+            Error::HeadTooLarge | Error::TooManyFields => invalid(Reason::ResponseHeadTooLarge),
             Error::UnexpectedSwitch => {
                 Fault::upstream(Phase::FirstByte, Reason::BadUpgrade, Retry::Never)
             }
-            _ => Fault::upstream(Phase::FirstByte, Reason::BadResponse, Retry::Never),
+            _ => invalid(Reason::BadResponse),
         }
     }
 
     /// The fault for a connection that ended before its answer.
     pub fn lost(&self) -> Fault {
-        let retry = if self.is_silent {
-            Retry::IfIdempotent
-        } else {
-            Retry::Never
-        };
         let refused = self.wire.rx.refusal();
         let reason = refused.map_or(Reason::UpstreamClosed, |why| Reason::from_tls(Some(why)));
-        Fault::upstream(Phase::FirstByte, reason, retry)
+        Fault::upstream(Phase::FirstByte, reason, Retry::IfIdempotent)
     }
 
     /// The system's error number when the connection broke; 0 if there is none.
@@ -246,6 +239,11 @@ impl<N: Net> UpstreamConnection<N> {
             && self.wire.out.queued() == 0
             && self.machine.finish(unread) == Next::Reuse
     }
+}
+
+/// The fault for an answer that is not valid HTTP.
+fn invalid(reason: Reason) -> Fault {
+    Fault::upstream(Phase::FirstByte, reason, Retry::IfIdempotent)
 }
 
 /// A bug in Weir: the machine does not allow the step.

@@ -171,20 +171,21 @@ impl<N: Net> UpstreamStream<N> {
 
     /// The fault for a lost stream.
     fn loss_fault(&self, loss: StreamLoss) -> Fault {
-        let (phase, silent) = if self.is_answered {
-            (Phase::Body, false)
-        } else {
-            (Phase::FirstByte, self.is_silent)
+        let phase = match self.is_answered {
+            true => Phase::Body,
+            false => Phase::FirstByte,
         };
         let (reason, retry) = match loss {
             StreamLoss::Misbehaved(Error::HeadTooLarge | Error::TooManyFields) => {
-                (Reason::ResponseHeadTooLarge, Retry::Never)
+                (Reason::ResponseHeadTooLarge, Retry::IfIdempotent)
             }
             StreamLoss::Misbehaved(Error::BodyTooShort) if self.is_answered => {
                 (Reason::ResponseTruncated, Retry::Never)
             }
-            StreamLoss::Misbehaved(_) => (Reason::BadResponse, Retry::Never),
-            _ if self.is_answered => (Reason::ResponseTruncated, Retry::Never),
+            _ if self.is_answered && !matches!(loss, StreamLoss::Misbehaved(_)) => {
+                (Reason::ResponseTruncated, Retry::Never)
+            }
+            StreamLoss::Misbehaved(_) => (Reason::BadResponse, Retry::IfIdempotent),
             //= rfc9113#8.7
             // A request that the server says it has not processed may be repeated, whatever its method.
             StreamLoss::Reset {
@@ -194,16 +195,10 @@ impl<N: Net> UpstreamStream<N> {
             StreamLoss::Reset {
                 code: ErrorCode::HTTP_1_1_REQUIRED,
                 ..
-            } => (Reason::BadResponse, Retry::Never),
-            StreamLoss::Refused(why) if silent => {
-                (Reason::from_tls(Some(why)), Retry::IfIdempotent)
-            }
-            StreamLoss::Refused(why) => (Reason::from_tls(Some(why)), Retry::Never),
-            StreamLoss::Reset { .. } | StreamLoss::Disconnected if silent => {
-                (Reason::UpstreamClosed, Retry::IfIdempotent)
-            }
+            } => (Reason::BadResponse, Retry::IfIdempotent),
+            StreamLoss::Refused(why) => (Reason::from_tls(Some(why)), Retry::IfIdempotent),
             StreamLoss::Reset { .. } | StreamLoss::Disconnected => {
-                (Reason::UpstreamClosed, Retry::Never)
+                (Reason::UpstreamClosed, Retry::IfIdempotent)
             }
         };
         Fault::upstream(phase, reason, retry)
