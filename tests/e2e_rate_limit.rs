@@ -109,6 +109,11 @@ fn keys_are_counted_apart_and_a_request_without_its_key_by_its_address() {
             "its address"
         );
     }
+    assert_eq!(
+        from("/cookie", "192.0.2.9", &["Cookie: sid=\"a\""]),
+        429,
+        "the same value in quotes"
+    );
     assert_eq!(from("/query?key=a", "192.0.2.1", &[]), 200);
     assert_eq!(from("/query?x=1&k%65y=%61", "192.0.2.2", &[]), 429);
     assert_eq!(from("/query?key=b", "192.0.2.1", &[]), 200);

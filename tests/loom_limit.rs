@@ -9,13 +9,15 @@ mod table;
 mod atomics {
     pub(super) use loom::hint::spin_loop;
     pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(super) use loom::thread::yield_now;
 
     pub(super) fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
         (0..count).map(|_| AtomicU64::new(0)).collect()
     }
 
-    /// Two, so that the model also has cores that give up.
-    pub(super) const LOCK_SPINS: u32 = 2;
+    /// One of each, so that the model also has cores that give up.
+    pub(super) const LOCK_SPINS: u32 = 1;
+    pub(super) const LOCK_YIELDS: u32 = 1;
 }
 
 use loom::sync::Arc;

@@ -414,6 +414,14 @@ mod tests {
         keys.status(board.source()).began =
             Instant::now().checked_sub(limits::KEYS_WANTED_INTERVAL);
         assert_eq!(due(&mut keys), 1, "the wish is still there");
+        keys.note(&board, Err("down".to_owned()));
+        // After ten seconds without a fetch, the first token with an unknown key makes control fetch at once.
+        keys.status(board.source()).due = Instant::now() + limits::KEYS_AGE;
+        keys.status(board.source()).began =
+            Instant::now().checked_sub(limits::KEYS_WANTED_INTERVAL);
+        assert_eq!(due(&mut keys), 0, "nobody asks");
+        board.want();
+        assert_eq!(due(&mut keys), 1);
         for _ in 0..40 {
             keys.note(&board, Err("down".to_owned()));
         }

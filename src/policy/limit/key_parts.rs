@@ -116,7 +116,7 @@ impl KeyPart {
                 Some(value) => digest.text(value.iter().copied()),
                 None => return false,
             },
-            Self::Cookie(name) => match only(head.cookies(name.as_bytes(), block)) {
+            Self::Cookie(name) => match only(head.cookies(name.as_bytes(), block)).map(unquoted) {
                 Some(value) => digest.text(value.iter().copied()),
                 None => return false,
             },
@@ -158,7 +158,7 @@ impl KeyPart {
                 only(head.sent_values(*id, name.as_bytes(), block)).map(<[u8]>::to_vec),
             ),
             Self::Cookie(name) => {
-                let value = only(head.cookies(name.as_bytes(), block));
+                let value = only(head.cookies(name.as_bytes(), block)).map(unquoted);
                 (format!("cookie {name}"), value.map(<[u8]>::to_vec))
             }
             Self::Query(name) => {
@@ -203,6 +203,16 @@ fn segment<'a>(places: &[Option<usize>], request: &StepRequest<'a>) -> Option<&'
 fn only<T>(mut values: impl Iterator<Item = T>) -> Option<T> {
     let value = values.next()?;
     values.next().is_none().then_some(value)
+}
+
+/// The value of a cookie without the quotes around it, which endpoints may take off: another spelling of a value is no
+/// other key.
+//= rfc6265#4.1.1
+fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        value => value,
+    }
 }
 
 /// The host in lower case. A dot at its end only marks the name as complete.

@@ -14,7 +14,9 @@
 //!   only at the same eighth of a nanosecond.)
 //! - A number of requests at once has a version, which counts the keys that its set has had.
 
-use super::atomics::{AtomicU32, AtomicU64, LOCK_SPINS, Ordering, spin_loop, zeroed_words};
+use super::atomics::{
+    AtomicU32, AtomicU64, LOCK_SPINS, LOCK_YIELDS, Ordering, spin_loop, yield_now, zeroed_words,
+};
 
 /// Cells for each key that the table has to hold: keys are not spread evenly over the sets. When half of all cells are
 /// in use, one key in 1,250 finds its set full (16 cells, Poisson distribution with mean 8).
@@ -81,6 +83,16 @@ impl<const WAYS: usize> KeyTable<WAYS> {
             words: zeroed_words(3 * WAYS * sets),
             locks: locks.map(AtomicU32::new).collect(),
             used: AtomicU64::new(0),
+        }
+    }
+
+    /// Locks the set of `key`, as a core does whose CPU is then taken away. Returns what unlocks it.
+    #[cfg(test)]
+    pub(super) fn stall(&self, key: Key) -> impl FnOnce() {
+        let lock = &self.locks[self.set(key)];
+        lock.fetch_add(1, Ordering::Acquire);
+        || {
+            lock.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -172,12 +184,17 @@ impl<const WAYS: usize> KeyTable<WAYS> {
         while let Err(other) =
             lock.compare_exchange(count, count + 1, Ordering::Acquire, Ordering::Relaxed)
         {
+            // Without the lock, the key would count where keys without a cell do, and once more in the cell that it is
+            // about to get. So a core gives up late.
             spins += 1;
-            if spins == LOCK_SPINS {
+            if spins < LOCK_SPINS {
+                spin_loop();
+            } else if spins < LOCK_SPINS + LOCK_YIELDS {
+                yield_now();
+            } else {
                 return Insertion::NoRoom;
             }
             count = other & !1;
-            spin_loop();
         }
         let insertion = if self.find(key).is_some() {
             Insertion::Found

@@ -180,3 +180,28 @@ fn permits_from_several_threads_never_exceed_their_limit() {
         assert_eq!(held_count(table.read(key(n))), 0);
     }
 }
+
+/// The system takes the CPU of a core that writes a new key. Another core that meets the key waits, and does not count it
+/// where keys without a cell count: the key would have twice its limit.
+#[test]
+fn a_core_waits_for_one_that_stalls_while_it_writes_a_key() {
+    let table = KeyTable::<16>::new(100);
+    let begun = AtomicBool::new(false);
+    let release = table.stall(key(1));
+    let update = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            begun.store(true, Ordering::Release);
+            table.update(key(1), 1, |_| Some(held(1)))
+        });
+        while !begun.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        // Far longer than the lock is held by a core that runs.
+        for _ in 0..1_000 {
+            thread::yield_now();
+        }
+        release();
+        other.join().unwrap()
+    });
+    assert!(matches!(update, Update::Changed { .. }), "{update:?}");
+}
