@@ -110,7 +110,7 @@ impl Rules {
         let origin = &self.origin;
         let Some(client) = client else {
             return Verdict::WouldCheck(format!(
-                "the rules of {origin}; the client has no address here"
+                "the rules of {origin}; without --client-ip there is no address"
             ));
         };
         let found = self.current().1.find_network(client);

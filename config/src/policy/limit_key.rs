@@ -18,11 +18,11 @@ use crate::value::named_part::{NamedPart, PartWords};
 pub enum LimitKey {
     /// `ip`: the client's address, which `trusted_proxies` may name; of an IPv6 address its /64.
     Ip,
-    /// `header:NAME`: the values of all fields of this name, in lower case, as the client sent them.
+    /// `header:NAME`: the only field of this name, in lower case, as the client sent it.
     Header(String),
-    /// `cookie:NAME`: the first cookie of this name.
+    /// `cookie:NAME`: the only cookie of this name.
     Cookie(String),
-    /// `query:NAME`: the first query parameter of this name, decoded.
+    /// `query:NAME`: the only query parameter of this name, decoded.
     Query(String),
     /// `param:NAME`: the segment of the path that this parameter of the match takes.
     Param(String),

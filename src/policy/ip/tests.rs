@@ -116,7 +116,9 @@ fn the_explanation_names_the_network() {
         ),
         (
             None,
-            Verdict::WouldCheck("the rules of route `r`; the client has no address here".into()),
+            Verdict::WouldCheck(
+                "the rules of route `r`; without --client-ip there is no address".into(),
+            ),
         ),
     ] {
         assert_eq!(closed.explain(address), expected);
