@@ -159,6 +159,7 @@ fn names_in_the_documents_exist() {
 
 const DOCUMENTS: &[&str] = &[
     "README.md",
+    "config/admin-api.md",
     "config/endpoints.md",
     "config/migrating.md",
     "config/operating.md",

@@ -4,6 +4,7 @@ use crate::policy::Policies;
 use crate::policy::errors::ErrorContent;
 use crate::policy::ip::Networks;
 use crate::slice::access_log::AccessLog;
+use crate::slice::admin::Admin;
 use crate::slice::cores::{Cores, Driver};
 use crate::slice::endpoint::Endpoint;
 use crate::slice::http2::Http2;
@@ -34,8 +35,8 @@ pub struct Config {
     pub group: Option<Account>,
     /// The file for the process id.
     pub pid_file: Option<NamedFile>,
-    /// The address of the admin listener, if there is one.
-    pub admin: Option<Address>,
+    /// The admin listener, if there is one.
+    pub admin: Option<Admin>,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
     /// Peers whose forwarded fields Weir believes.

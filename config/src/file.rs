@@ -15,7 +15,7 @@ use crate::policy::level::{Origin, Place};
 use crate::policy::sets::{PolicySetName, PolicySets, RawPolicySet};
 use crate::slice::access_log::{ACCESS_LOG, AccessLog, LogTargetText, RawAccessLog};
 use crate::slice::address_claims::AddressClaims;
-use crate::slice::admin::check_admin;
+use crate::slice::admin::{Admin, RawAdmin, check_admin};
 use crate::slice::cores::{CORES, Cores, CoresKind, DRIVER, Driver};
 use crate::slice::endpoint::ServerKind;
 use crate::slice::http2::{Http2, Http2Patch};
@@ -32,7 +32,7 @@ use crate::slice::trusted_proxies::{
 use crate::slice::upstream::{RawUpstream, UpstreamName, check_upstreams, upstream_of_server};
 use crate::slice::user::{Account, AccountKind, check_group};
 use crate::text::diagnostic::Code;
-use crate::value::address::{Address, AddressText};
+use crate::value::address::AddressText;
 use crate::value::file_path::{AbsoluteFileKind, NamedFile};
 use crate::value::upstream_names::UpstreamNames;
 
@@ -81,8 +81,9 @@ table! {
         optional group: Account = "group" as AccountKind;
         /// The file that holds the process id while Weir serves. Set it for tools that need one.
         optional pid_file: NamedFile = "pid_file" as AbsoluteFileKind;
-        /// The address of the admin listener, which serves metrics and Weir's own health. Without the key there is none.
-        optional admin: Spanned<Address> = "admin" as SpannedKind<AddressText>;
+        /// The address of the admin listener, which serves metrics and Weir's own health, or a table with more, for its
+        /// [API](admin-api.md). Without the key there is none.
+        optional admin: Spanned<Admin> = "admin" as SpannedKind<ShortOrLong<AddressText, RawAdmin>>;
         /// A line for every exchange: its destination, or a table with more.
         preset(ACCESS_LOG) access_log: Option<AccessLog> =
             "access_log" as OrOff<ShortOrLong<LogTargetText, RawAccessLog>>;

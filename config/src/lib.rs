@@ -38,6 +38,7 @@ mod text;
 mod value;
 
 pub use config::{Config, KeyPositions};
+pub use decode::redact::redact;
 pub use policy::compress::{Compress, ContentCoding};
 pub use policy::concurrency::Concurrency;
 pub use policy::cors::{AskedFor, Cors};
@@ -56,6 +57,7 @@ pub use policy::{ListenerPolicies, Policies};
 pub use reference::reference;
 pub use schema::schema;
 pub use slice::access_log::{AccessLog, LogFormat, LogTarget};
+pub use slice::admin::Admin;
 pub use slice::balance::{Balance, HashKey};
 pub use slice::cores::{Cores, Driver};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
@@ -105,6 +107,7 @@ pub mod limits {
     pub use crate::file::FILE_BYTES_MAX;
     pub use crate::policy::limit_list::LIMITS_MAX;
     pub use crate::slice::access_log::LOG_HEADERS_MAX;
+    pub use crate::slice::admin::ADMIN_TOKEN_CHARS_MIN;
     pub use crate::slice::cores::CORES_MAX;
     pub use crate::slice::endpoint::ENDPOINTS_MAX;
     pub use crate::slice::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT, MEMORY_MIN};

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use weir_config::{
-    Address, Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch,
-    LogFormat, LogTarget, PathMatch, PlaceholderText, Position, Rewrite, Route, Segment, Target,
-    TextPiece, Underscores, ValueMatch, parse,
+    Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch, LogFormat,
+    LogTarget, PathMatch, PlaceholderText, Position, Rewrite, Route, Segment, Target, TextPiece,
+    Underscores, ValueMatch, parse,
 };
 
 fn config(text: &str) -> Config {
@@ -66,10 +66,11 @@ fn trusted_peers_and_odd_names_are_read() {
 fn everything_is_read() {
     let config = example("everything.toml");
     assert_eq!(config.cores, Cores::Set(vec![2, 3, 4, 5, 6, 7, 10]));
-    assert_eq!(
-        config.admin,
-        Some(Address::Unix("/run/weir/admin.sock".into()))
-    );
+    let admin = config.admin.as_ref().expect("an admin listener");
+    assert_eq!(admin.address.to_string(), "127.0.0.1:9901");
+    let token = admin.token_file.as_ref().expect("a token");
+    assert_eq!(token.path.to_str(), Some("/etc/weir/admin.token"));
+    assert_eq!(admin.allow.as_ref().map(Vec::len), Some(2));
     let log = config.access_log.as_ref().expect("a log");
     assert_eq!(log.to, LogTarget::File("/var/log/weir/access.log".into()));
     assert_eq!(log.format, LogFormat::Logfmt);

@@ -65,7 +65,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
         .map_err(|error| CommandError::Failed(format!("cannot make a certificate: {error}")))?;
     let mut config = Config {
         cores,
-        admin: Some(Address::Tcp(admin)),
+        admin: Some(Address::Tcp(admin).into()),
         access_log: Some(AccessLog {
             format: LogFormat::Text,
             ..LogTarget::Stdout.into()
@@ -84,6 +84,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     serve(Options {
         source: Source::Given(Box::new(config)),
         demo: Some(demo),
+        explain: super::explain::explain_for_api,
         ready: Box::new(ready),
     })
 }

@@ -8,10 +8,12 @@ use std::net::IpAddr;
 
 use weir_config::{EncodedSlash, show_duration, show_size};
 
+use crate::control::ExplainRequest;
 use crate::fault::Reason;
 use crate::plan::{
-    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, ListenerPlan, PathObjection, Plan,
-    REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget, UpstreamPlan, default_port,
+    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointState, ListenerPlan,
+    PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget,
+    UpstreamPlan, default_port,
 };
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
@@ -108,6 +110,27 @@ pub fn explain(
     write_considered(&mut out, plan, &run, question.all);
     write_outcome(&mut out, plan, endpoints, &run);
     Ok(out)
+}
+
+/// The same for the admin API.
+///
+/// # Errors
+/// Those of [`explain`].
+pub(super) fn explain_for_api(
+    plan: &Plan,
+    endpoints: &EndpointSets,
+    asked: &ExplainRequest,
+) -> Result<String, String> {
+    let question = Question {
+        method: asked.method.clone(),
+        url: asked.url.clone(),
+        headers: asked.headers.clone(),
+        client_cert: asked.client_cert.clone(),
+        client_ip: asked.client_ip,
+        claims: asked.claims.clone(),
+        all: asked.all,
+    };
+    explain((plan, endpoints), &question)
 }
 
 /// Claims of `NAME=VALUE` texts. A repeated name makes a list.
@@ -361,7 +384,11 @@ fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
             1 => String::new(),
             weight => format!(", weight {weight}"),
         };
-        let _ = writeln!(out, "  endpoint {}{weight}", endpoint.name);
+        let state = match endpoint.state {
+            EndpointState::Ready => String::new(),
+            state => format!(", {}", state.name()),
+        };
+        let _ = writeln!(out, "  endpoint {}{weight}{state}", endpoint.name);
     }
     for endpoint in &set.unresolved {
         let _ = writeln!(

@@ -52,13 +52,14 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     }
     let config = Config {
         cores,
-        admin,
+        admin: admin.map(|address: Address| address.into()),
         access_log,
         ..Config::quick(listen, endpoints)
     };
     serve(Options {
         source: Source::Given(Box::new(config)),
         demo: None,
+        explain: super::explain::explain_for_api,
         ready: Box::new(|_| {}),
     })
 }

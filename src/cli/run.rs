@@ -25,6 +25,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     serve(Options {
         source: Source::File(file),
         demo: None,
+        explain: super::explain::explain_for_api,
         ready: Box::new(|_| {}),
     })
 }

@@ -1,5 +1,5 @@
-//! The admin listener: `/metrics` for Prometheus, `/healthz` for load balancers and orchestrators, `/plan` for people.
-//! It changes nothing. Connections, heads and lifetimes are bounded, and a client that idles or does not read loses its
+//! The admin listener: `/metrics` for Prometheus, `/healthz` and `/readyz` for load balancers and orchestrators, `/plan`
+//! for people, and the [`api`]. Connections, heads and lifetimes are bounded, and a client that idles or does not read loses its
 //! slot to the next ([`AdminSlots`]).
 
 use std::convert::Infallible;
@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::admin_slots::{AdminSlot, AdminSlotLease, AdminSlots, AdminStream};
+use super::api::{self, AdminPeer};
 use super::inherited_sockets::InheritedSockets;
 use super::listen::{self, OwnedFile};
 use super::shared_pages::PageBody;
@@ -132,7 +133,7 @@ async fn accept(listener: Listener, control: Rc<Control>) {
             Listener::Tcp(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Tcp(stream)),
+                .map(|(stream, peer)| Stream::Tcp(stream, peer)),
             Listener::Unix(listener) => listener
                 .accept()
                 .await
@@ -143,8 +144,12 @@ async fn accept(listener: Listener, control: Rc<Control>) {
                 let lease = slots.take(limits::ADMIN_CONNECTIONS_MAX);
                 drop(connections.spawn_local(async move {
                     match stream {
-                        Stream::Tcp(stream) => serve_connection(stream, lease, control).await,
-                        Stream::Unix(stream) => serve_connection(stream, lease, control).await,
+                        Stream::Tcp(stream, peer) => {
+                            serve_connection((stream, AdminPeer::Tcp(peer)), lease, control).await
+                        }
+                        Stream::Unix(stream) => {
+                            serve_connection((stream, AdminPeer::Unix), lease, control).await
+                        }
                     }
                 }));
             }
@@ -155,12 +160,12 @@ async fn accept(listener: Listener, control: Rc<Control>) {
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, SocketAddr),
     Unix(tokio::net::UnixStream),
 }
 
 async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    (stream, peer): (impl AsyncRead + AsyncWrite + Unpin + 'static, AdminPeer),
     lease: AdminSlotLease,
     control: Rc<Control>,
 ) {
@@ -172,7 +177,14 @@ async fn serve_connection(
     let reader = slot.clone();
     let service = hyper::service::service_fn(move |request| {
         let (control, reader) = (control.clone(), reader.clone());
-        async move { Ok::<_, Infallible>(answer(&request, &control, &reader)) }
+        async move {
+            if api::has(request.uri().path()) {
+                // In a box: most clients ask for metrics and health alone.
+                let answered = Box::pin(api::answer(request, &control, &reader, peer));
+                return Ok::<_, Infallible>(answered.await);
+            }
+            Ok(answer(&request, &control, &reader))
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(hyper_util::rt::TokioTimer::new())
@@ -221,6 +233,10 @@ fn answer(
             };
             plain(status, admin_pages::health(control, verbose))
         }
+        "/readyz" => match is_ready(control) {
+            true => plain(StatusCode::OK, "ready\n".to_owned()),
+            false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        },
         "/plan" => page(
             StatusCode::OK,
             "application/json",
@@ -233,11 +249,18 @@ fn answer(
     }
 }
 
+/// Whether every core runs the current plan, and no drain has begun.
+fn is_ready(control: &Control) -> bool {
+    !control.draining.get() && control.obs.all_run(control.state.borrow().plan.epoch)
+}
+
 const INDEX: &str = "\
 /metrics          counters and times, for Prometheus
 /healthz          200 while serving, 503 while draining
 /healthz?verbose  the same with details, such as the last failed reload
+/readyz           200 while every core runs the current plan and no drain has begun, else 503
 /plan             the running plan, as JSON
+/api              what the API can do, which changes endpoints and reloads (OpenAPI)
 ";
 
 fn plain(status: StatusCode, text: String) -> Response<PageBody> {

@@ -281,7 +281,20 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     out
 }
 
-fn target(out: &mut String, plan: &Plan, target: &RouteTarget) {
+/// Writes a list of strings.
+pub(super) fn strings<T: std::fmt::Display>(out: &mut String, items: &[T]) {
+    out.push('[');
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        text::json(out, item.to_string().as_bytes());
+    }
+    out.push(']');
+}
+
+/// Writes what a route does with its requests.
+pub(super) fn target(out: &mut String, plan: &Plan, target: &RouteTarget) {
     match target {
         RouteTarget::Upstream(id) => string(
             out,

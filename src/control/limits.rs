@@ -30,6 +30,15 @@ pub(super) const ADMIN_BACKLOG: u32 = 64;
 /// Bytes of a request head that the admin listener and the demo endpoints read.
 pub(super) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of a file with the token of the admin API.
+pub(super) const ADMIN_TOKEN_BYTES_MAX: u64 = 4 * 1024;
+
+/// Bytes of a request body that the admin API reads.
+pub(super) const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client of the admin API may take to send a request's body.
+pub(super) const ADMIN_BODY: Duration = Duration::from_secs(5);
+
 /// How often control checks whether the cores have ended.
 pub(super) const WATCH: Duration = Duration::from_millis(20);
 

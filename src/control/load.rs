@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
+use super::admin_token::AdminToken;
 use super::ip_lists::{IpLists, MissingLists};
 use super::key_files::KeyFiles;
 use super::resolver::{self, ResolvedHosts, Resolver};
@@ -31,6 +32,8 @@ pub enum Source {
 pub struct LoadedConfig {
     /// What the file says.
     pub config: Config,
+    /// The text of the file without its secrets and comments; empty without a file.
+    pub text: String,
     /// The plan; the caller sets its epoch.
     pub plan: Plan,
     /// The endpoints of its upstreams; the caller sets their epoch.
@@ -41,6 +44,8 @@ pub struct LoadedConfig {
     pub ip_lists: IpLists,
     /// The key files of token issuers.
     pub key_files: KeyFiles,
+    /// The token of the admin API.
+    pub admin_token: Option<AdminToken>,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
     /// The host names of endpoints, after a lookup.
@@ -115,7 +120,13 @@ pub fn load(
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
         };
-        let files = files.chain(loaded.key_files.paths()).chain(own);
+        let admin = loaded.config.admin.as_ref();
+        let token = admin.and_then(|admin| admin.token_file.as_ref());
+        let token = token.map(|file| file.path.as_path());
+        let files = files
+            .chain(loaded.key_files.paths())
+            .chain(token)
+            .chain(own);
         failures.extend(preflight::preflight(&loaded.config, machine, files));
     }
     if is_here {
@@ -128,6 +139,7 @@ pub fn load(
         }
     }
     if failures.is_empty() {
+        loaded.text = weir_config::redact(&text);
         return Ok(loaded);
     }
     Err(refused(source, &text, loaded.warnings, failures))
@@ -177,10 +189,16 @@ fn compile(
         Files::Here => KeyFiles::load(&config, true, &name(source)),
         Files::None => Ok(KeyFiles::default()),
     };
-    let (tls, key_files, more) = match (tls, key_files) {
-        (Ok((tls, more)), Ok(key_files)) => (tls, key_files, more),
-        (tls, key_files) => {
-            let errors = [tls.err(), key_files.err()].into_iter().flatten().flatten();
+    let admin_token = match files {
+        Files::All(_) => AdminToken::load(&config, false, &name(source)),
+        Files::Here => AdminToken::load(&config, true, &name(source)),
+        Files::None => Ok(None),
+    };
+    let (tls, key_files, admin_token, more) = match (tls, key_files, admin_token) {
+        (Ok((tls, more)), Ok(key_files), Ok(token)) => (tls, key_files, token, more),
+        (tls, key_files, token) => {
+            let errors = [tls.err(), key_files.err(), token.err()];
+            let errors = errors.into_iter().flatten().flatten();
             return Err(LoadError(weir_config::bounded(errors.collect())));
         }
     };
@@ -212,11 +230,13 @@ fn compile(
             warnings.extend(unresolved(source, &text, (&config, &endpoints), &names));
             let loaded = LoadedConfig {
                 config,
+                text: String::new(),
                 plan,
                 endpoints,
                 tls,
                 ip_lists,
                 key_files,
+                admin_token,
                 warnings,
                 names,
             };

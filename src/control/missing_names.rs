@@ -166,9 +166,10 @@ impl Control {
     /// Sends cores endpoints with the addresses that were found since the last ones. The [`Reloader`] calls it, never
     /// during a reload.
     pub(super) async fn refresh_endpoints(self: &Rc<Self>) {
+        let _turn = self.turn.lock().await;
         let (config, resolver) = (self.state.borrow().config.clone(), self.resolver.clone());
         let compile = move || resolver.recall(&hosts(&config)).endpoints(&config);
-        let mut endpoints = match tokio::task::spawn_blocking(compile).await {
+        let endpoints = match tokio::task::spawn_blocking(compile).await {
             Ok(Ok(endpoints)) => endpoints,
             Ok(Err(problems)) => {
                 for problem in problems {
@@ -183,17 +184,10 @@ impl Control {
         if self.draining.get() {
             return;
         }
-        let (plan, old) = {
-            let state = self.state.borrow();
-            (state.plan.clone(), state.endpoints.clone())
-        };
-        endpoints.share_unchanged(&old);
-        endpoints.epoch = old.epoch + 1;
-        let endpoints = Arc::new(endpoints);
-        self.obs.prepare(&plan, &endpoints);
-        self.change_endpoints(plan.epoch, &endpoints).await;
-        self.state.borrow_mut().endpoints = endpoints.clone();
-        process::info(summary(&plan, &endpoints));
+        let overrides = self.state.borrow().overrides.clone();
+        self.use_endpoints(Arc::new(endpoints), overrides).await;
+        let state = self.state.borrow();
+        process::info(summary(&state.plan, &state.endpoints));
     }
 }
 

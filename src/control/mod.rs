@@ -6,11 +6,15 @@ mod access_log;
 mod admin;
 mod admin_pages;
 mod admin_slots;
+mod admin_token;
+mod api;
 mod certificates;
 mod commands;
 mod cpus;
 pub mod demo;
 mod drain;
+mod endpoint_overrides;
+mod endpoint_sets;
 mod endpoint_watch;
 mod error_files;
 mod fetch;
@@ -46,6 +50,8 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
+pub use admin_token::{AdminToken, read_token};
+pub use api::{ExplainHook, ExplainRequest};
 pub use ip_lists::IpLists;
 pub use load::{LoadError, LoadedConfig, MachineCheck, NameLookup, Source, load, load_untested};
 pub(crate) use phrases::count;
@@ -60,6 +66,7 @@ use crate::tls::TicketKeys;
 use admin::Admin;
 use certificates::Certificates;
 use demo::DemoEndpoints;
+use endpoint_overrides::EndpointOverrides;
 use ip_lists::WatchedIpLists;
 use issuer_keys::IssuerKeys;
 use key_files::KeyFiles;
@@ -76,6 +83,8 @@ pub struct Options {
     pub source: Source,
     /// Endpoints to try Weir with, which this process serves.
     pub demo: Option<DemoEndpoints>,
+    /// Explains requests, for the admin API.
+    pub explain: ExplainHook,
     /// Called once everything listens.
     pub ready: Box<dyn FnOnce(&Started)>,
 }
@@ -155,6 +164,10 @@ struct Control {
     obs: Obs,
     manager: ServiceManager,
     state: RefCell<State>,
+    /// Held by whoever changes plan or endpoints, so that changes follow one another.
+    turn: tokio::sync::Mutex<()>,
+    /// Explains requests, for the admin API.
+    explain: ExplainHook,
     draining: Cell<bool>,
     /// Addresses whose sockets the process inherited.
     inherited: Vec<Address>,
@@ -166,10 +179,18 @@ struct Control {
 /// The part of control that a reload may replace.
 struct State {
     plan: Arc<Plan>,
+    /// The endpoints of the file and its names.
+    base_endpoints: Arc<EndpointSets>,
+    /// What operators change of them.
+    overrides: EndpointOverrides,
+    /// The endpoints in use, which follow from both.
     endpoints: Arc<EndpointSets>,
     config: Arc<weir_config::Config>,
+    /// The text of the running file without its secrets and comments; empty without a file.
+    text: Arc<str>,
     missing_names: MissingNames,
     admin: Option<Admin>,
+    admin_token: Option<AdminToken>,
     files: Vec<OwnedFile>,
     pid_file: Option<OwnedFile>,
     reloads: ReloadStats,
@@ -226,6 +247,7 @@ impl Control {
             weir_config::Address::Tcp(ip) => Some(*ip),
             weir_config::Address::Unix(_) => None,
         };
-        listeners.chain(&config.admin).filter_map(tcp).collect()
+        let admin = config.admin.as_ref().map(|admin| &admin.address);
+        listeners.chain(admin).filter_map(tcp).collect()
     }
 }

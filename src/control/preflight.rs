@@ -40,7 +40,7 @@ pub(super) fn preflight<'f>(
         trial.listen(&listener.address, "", &listener.position);
     }
     if let Some(admin) = &config.admin {
-        trial.listen(admin, "admin: ", &config.key_positions.admin);
+        trial.listen(&admin.address, "admin: ", &config.key_positions.admin);
     }
     if let Some(log) = &config.access_log
         && let LogTarget::File(path) = &log.to

@@ -4,6 +4,7 @@
 //! opening logs. Only then does anything change. A reload that fails leaves no trace but its message.
 
 use std::cell::Cell;
+use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +14,15 @@ use tokio::time::timeout;
 use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
+use super::admin_token::AdminToken;
+use super::endpoint_overrides::EndpointOverrides;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::IpLists;
 use super::key_files::KeyFiles;
 use super::listen::{self, BoundSockets, OwnedFile};
-use super::load::{LoadedConfig, MachineCheck, NameLookup, Source, load};
+use super::load::{LoadError, LoadedConfig, MachineCheck, NameLookup, Source, load};
 use super::missing_names::MissingNames;
-use super::phrases::{few, seconds, summary};
+use super::phrases::{count, few, seconds, summary};
 use super::resolver::{self, ResolvedHosts};
 use super::{Control, access_log, issuer_keys, limits, system};
 use crate::io::Address;
@@ -69,7 +72,7 @@ impl Reloader {
         tokio::task::spawn_local(async move {
             loop {
                 if is_wanted.replace(false) {
-                    control.reload().await;
+                    drop(control.reload().await);
                 } else if has_new_endpoints.replace(false) {
                     control.refresh_endpoints().await;
                 } else {
@@ -81,15 +84,54 @@ impl Reloader {
     }
 }
 
+/// How a reload ended.
+pub(super) enum ReloadOutcome {
+    /// It took effect. The text says how.
+    Done(String),
+    /// The configuration is from the command line.
+    NoFile,
+    /// The process began to drain meanwhile.
+    Draining,
+    /// It changed nothing.
+    Failed(ReloadFailure),
+}
+
+/// Why a reload failed.
+pub(super) enum ReloadFailure {
+    /// The file has mistakes.
+    Config(LoadError),
+    /// Anything else, such as an address in use.
+    Other(String),
+}
+
+impl From<String> for ReloadFailure {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
+impl fmt::Display for ReloadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
 /// Everything that a reload puts into effect.
 struct PreparedReload {
     plan: Arc<Plan>,
+    base_endpoints: Arc<EndpointSets>,
+    overrides: EndpointOverrides,
     endpoints: Arc<EndpointSets>,
     config: weir_config::Config,
+    text: Arc<str>,
     names: ResolvedHosts,
     tls: tls::LoadedTls,
     ip_lists: IpLists,
     key_files: KeyFiles,
+    admin_token: Option<AdminToken>,
     bound: BoundSockets,
     admin: Change<Admin>,
     access_log: Option<AccessLog>,
@@ -104,25 +146,45 @@ enum Change<T> {
 }
 
 impl Control {
-    /// Reloads and tells the service manager the outcome, because the manager waits for the end of every reload.
-    async fn reload(self: &Rc<Self>) {
+    /// Reloads once no other change is under way, and tells the service manager the outcome, because the manager waits for
+    /// the end of every reload.
+    pub(super) async fn reload(self: &Rc<Self>) -> ReloadOutcome {
+        let _turn = self.turn.lock().await;
         self.manager.reloading();
         let outcome = self.try_reload().await;
         if !self.draining.get() {
-            self.manager.ready(outcome);
+            let status = match &outcome {
+                ReloadOutcome::Done(done) => done.clone(),
+                ReloadOutcome::NoFile => "no file to reload".to_owned(),
+                ReloadOutcome::Draining => String::new(),
+                ReloadOutcome::Failed(failure) => self.describe_failed(failure),
+            };
+            self.manager.ready(status);
         }
+        outcome
     }
 
-    /// Reloads. Returns the outcome in a few words.
-    async fn try_reload(self: &Rc<Self>) -> String {
+    /// A failed reload in a few words.
+    fn describe_failed(&self, failure: &ReloadFailure) -> String {
+        let error = failure.to_string();
+        let first = error.lines().find(|line| line.starts_with("error"));
+        let first = first.unwrap_or(&error);
+        let state = self.state.borrow();
+        format!(
+            "reload failed: {first}; still running {}",
+            summary(&state.plan, &state.endpoints)
+        )
+    }
+
+    async fn try_reload(self: &Rc<Self>) -> ReloadOutcome {
         if !matches!(self.source, Source::File(_)) {
             process::warn("SIGHUP: there is no file to reload; reopening logs");
             self.clone().reopen_logs().await;
-            return "no file to reload".to_owned();
+            return ReloadOutcome::NoFile;
         }
         let begun = Instant::now();
         let outcome = match self.prepare().await {
-            Ok(_) if self.draining.get() => return String::new(),
+            Ok(_) if self.draining.get() => return ReloadOutcome::Draining,
             Ok(ready) => {
                 self.swap(ready).await;
                 Ok(())
@@ -144,28 +206,23 @@ impl Control {
                     summary(&state.plan, &state.endpoints)
                 );
                 process::info(&done);
-                done
+                ReloadOutcome::Done(done)
             }
-            Err(error) => {
+            Err(failure) => {
                 state.reloads.failed += 1;
+                let error = failure.to_string();
                 process::error(format_args!(
                     "reload failed, nothing has changed:\n{}",
                     error.trim_end()
                 ));
-                let first = error.lines().find(|line| line.starts_with("error"));
-                let first = first.unwrap_or(&error);
-                let status = format!(
-                    "reload failed: {first}; still running {}",
-                    summary(&state.plan, &state.endpoints)
-                );
                 state.reloads.last_error = Some(error);
-                status
+                ReloadOutcome::Failed(failure)
             }
         }
     }
 
     /// Does everything that can fail.
-    async fn prepare(&self) -> Result<PreparedReload, String> {
+    async fn prepare(&self) -> Result<PreparedReload, ReloadFailure> {
         let (source, tickets) = (self.source.clone(), self.tickets.clone());
         let (inherited, resolver) = (self.inherited.clone(), self.resolver.clone());
         // Resolving names may take seconds. If a lookup never ends, its thread stays behind.
@@ -183,16 +240,18 @@ impl Control {
             format!("the file could not be read and its names resolved within {patience}")
         })?;
         let loaded = loaded.map_err(|_| "the configuration's compiler has panicked".to_owned())?;
-        let loaded = loaded.map_err(|error| error.to_string())?;
+        let loaded = loaded.map_err(ReloadFailure::Config)?;
         loaded.log_warnings();
         let LoadedConfig {
             config,
+            text,
             mut plan,
-            mut endpoints,
+            endpoints: base,
             tls,
             ip_lists,
             names,
             key_files,
+            admin_token,
             ..
         } = loaded;
         // Also if the file names the same log as before, because someone may have moved it away.
@@ -203,16 +262,19 @@ impl Control {
         self.state.borrow_mut().issuer_keys.note_all(fetched);
         let state = self.state.borrow();
         plan.epoch = state.plan.epoch + 1;
+        let overrides = state.overrides.after_reload(&config, &base);
+        let mut endpoints = overrides.apply(&config, &base);
         endpoints.epoch = state.endpoints.epoch + 1;
         system::fit(&mut plan, &endpoints, &config, self.cores.count());
         let diff = ListenerDiff::between(&state.plan, &plan);
         let mut none = InheritedSockets::default();
         let bound = listen::bind(&plan, &diff.added, self.cores.count(), &taken, &mut none)?;
-        let admin = if config.admin == state.config.admin {
+        let address = config.admin.as_ref().map(|admin| &admin.address);
+        let admin = if address == state.config.admin.as_ref().map(|admin| &admin.address) {
             Change::Keep
         } else {
             let bind = |address| Admin::bind(address, &taken, &mut none);
-            Change::To(config.admin.as_ref().map(bind).transpose()?)
+            Change::To(address.map(bind).transpose()?)
         };
         if config.cores != state.config.cores {
             process::warn("reload: `cores` takes effect at the next start");
@@ -243,12 +305,16 @@ impl Control {
         let gone = gone.map(|listener| listener.address.clone()).collect();
         Ok(PreparedReload {
             plan: Arc::new(plan),
+            base_endpoints: Arc::new(base),
+            overrides,
             endpoints: Arc::new(endpoints),
             config,
+            text: text.into(),
             names,
             tls,
             ip_lists,
             key_files,
+            admin_token,
             bound,
             admin,
             access_log,
@@ -260,12 +326,16 @@ impl Control {
     async fn swap(self: &Rc<Self>, ready: PreparedReload) {
         let PreparedReload {
             plan,
+            base_endpoints,
+            overrides,
             endpoints,
             config,
+            text,
             names,
             tls,
             ip_lists,
             mut key_files,
+            admin_token,
             bound,
             admin,
             access_log,
@@ -300,8 +370,19 @@ impl Control {
         state.files.extend(bound.files);
         state.plan = plan;
         state.endpoints = endpoints;
+        let dropped = state.overrides.count().saturating_sub(overrides.count());
+        if dropped > 0 {
+            process::info(format_args!(
+                "reload: dropped the changes to {} that were not to persist",
+                count(dropped, "endpoint")
+            ));
+        }
+        state.base_endpoints = base_endpoints;
+        state.overrides = overrides;
         self.resolver.forget_others(&resolver::hosts(&config));
         state.config = Arc::new(config);
+        state.text = text;
+        state.admin_token = admin_token;
         state.missing_names = MissingNames::new(names);
         state.certificates.replace(tls);
         state.ip_lists.replace(ip_lists);

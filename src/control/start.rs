@@ -9,6 +9,7 @@ use weir_config::Config;
 use super::admin::Admin;
 use super::certificates::Certificates;
 use super::demo::DemoEndpoints;
+use super::endpoint_overrides::EndpointOverrides;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
 use super::issuer_keys::{self, IssuerKeys};
@@ -44,18 +45,11 @@ pub(super) async fn start(
     let Options {
         source,
         demo,
+        explain,
         ready,
     } = options;
-    let LoadedConfig {
-        config,
-        mut plan,
-        mut endpoints,
-        tls,
-        ip_lists,
-        names,
-        mut key_files,
-        ..
-    } = loaded;
+    let (config, mut key_files) = (loaded.config, loaded.key_files);
+    let (mut plan, mut endpoints) = (loaded.plan, loaded.endpoints);
     (plan.epoch, endpoints.epoch) = (1, 1);
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_environment();
@@ -102,15 +96,19 @@ pub(super) async fn start(
     remarks.iter().for_each(process::warn);
     let state = State {
         plan,
+        base_endpoints: endpoints.clone(),
+        overrides: EndpointOverrides::default(),
         endpoints,
         config: Arc::new(config),
-        missing_names: MissingNames::new(names),
+        text: loaded.text.into(),
+        missing_names: MissingNames::new(loaded.names),
         admin: None,
+        admin_token: loaded.admin_token,
         files: bound.files,
         pid_file: None,
         reloads: ReloadStats::default(),
-        certificates: Certificates::new(tls),
-        ip_lists: WatchedIpLists::new(ip_lists),
+        certificates: Certificates::new(loaded.tls),
+        ip_lists: WatchedIpLists::new(loaded.ip_lists),
         policies,
         issuer_keys,
         key_files,
@@ -123,6 +121,8 @@ pub(super) async fn start(
         obs,
         manager,
         state: RefCell::new(state),
+        turn: tokio::sync::Mutex::default(),
+        explain,
         draining: Cell::new(false),
         inherited,
         started_ms: process::now_ms(),
@@ -182,7 +182,8 @@ impl StartSockets {
         let mut inherited = InheritedSockets::from_environment();
         let bound = listen::bind(plan, &all, cores, &[], &mut inherited)?;
         let mut bind_admin = |address| Admin::bind(address, &[], &mut inherited);
-        let admin = config.admin.as_ref().map(&mut bind_admin).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| &admin.address);
+        let admin = admin.map(&mut bind_admin).transpose()?;
         Ok(Self {
             bound,
             admin,
@@ -201,8 +202,8 @@ fn become_user(config: &Config, bound: &BoundSockets, admin: Option<&Admin>) -> 
     for file in bound.files.iter().chain(admin_file) {
         user.own(&file.path)?;
     }
-    let admin_port = match config.admin {
-        Some(weir_config::Address::Tcp(address)) => Some(address),
+    let admin_port = match config.admin.as_ref().map(|admin| &admin.address) {
+        Some(weir_config::Address::Tcp(address)) => Some(*address),
         _ => None,
     };
     let keeps_ports = process_user::needs_ports(bound.ports.iter().chain(&admin_port));

@@ -134,7 +134,8 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
         need(NeedKind::Append, path, None);
     }
     let addresses = config.listeners.iter().map(|listener| &listener.address);
-    for address in addresses.chain(&config.admin) {
+    let admin = config.admin.as_ref().map(|admin| &admin.address);
+    for address in addresses.chain(admin) {
         if let Address::Unix(path) = address {
             need(NeedKind::Socket, path, None);
         }
@@ -142,6 +143,12 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     for file in named_files(config)
         .chain(config.ip_lists())
         .chain(config.error_files())
+        .chain(
+            config
+                .admin
+                .as_ref()
+                .and_then(|admin| admin.token_file.as_ref()),
+        )
     {
         need(NeedKind::Read, &file.path, file.excerpt.as_ref());
     }

@@ -401,7 +401,8 @@ impl<'a, N: Net> Attempts<'a, N> {
     ) -> Result<(u32, ConnectionOffer<N>), Fault> {
         let fault = |reason| Fault::local(Phase::Connect, reason);
         if !self.upstream.has_usable() {
-            return Err(fault(if self.upstream.has_unresolved() {
+            let is_empty = self.upstream.endpoints.is_empty();
+            return Err(fault(if is_empty && self.upstream.has_unresolved() {
                 Reason::Unresolved
             } else {
                 Reason::NoEndpoint

@@ -545,6 +545,12 @@ impl Obs {
         self.cores.iter().position(ended)
     }
 
+    /// Whether every core runs the plan of this epoch.
+    pub fn all_run(&self, plan_epoch: u64) -> bool {
+        let runs = |core: &Arc<CoreShared>| core.counts.plan_epoch.get() == plan_epoch;
+        self.cores.iter().all(runs)
+    }
+
     /// Active exchanges and open client connections of all cores.
     pub fn load(&self) -> (u64, u64) {
         metrics::load(&self.cores)

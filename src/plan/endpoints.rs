@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use weir_config::{Code, Config, EndpointAddress, Position};
 
 use super::{Plan, Problem, Protocol, UpstreamId};
@@ -63,7 +64,8 @@ pub struct EndpointSpec {
 }
 
 /// Whether the administrator lets an endpoint have requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EndpointState {
     /// It gets requests.
     #[default]
@@ -72,6 +74,18 @@ pub enum EndpointState {
     Drain,
     /// It gets no requests at all.
     Maintenance,
+}
+
+impl EndpointState {
+    /// Its name in the admin API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
 }
 
 /// An endpoint whose name was not found.
@@ -116,6 +130,22 @@ impl EndpointSets {
         }
     }
 
+    /// These sets, except those that `change` replaces. It gets the number and the set of each upstream.
+    #[must_use]
+    pub fn changed(
+        &self,
+        mut change: impl FnMut(usize, &EndpointSet) -> Option<EndpointSet>,
+    ) -> Self {
+        let sets = self.sets.iter().enumerate().map(|(at, set)| {
+            let changed = change(at, set).map(Arc::new);
+            changed.unwrap_or_else(|| set.clone())
+        });
+        Self {
+            epoch: self.epoch,
+            sets: sets.collect(),
+        }
+    }
+
     /// The endpoints of an upstream. `None` if the plan does not have the upstream.
     #[must_use]
     pub fn get(&self, id: UpstreamId) -> Option<&Arc<EndpointSet>> {
@@ -148,6 +178,34 @@ impl EndpointSets {
 }
 
 impl EndpointSpec {
+    /// An endpoint of the configuration at one address.
+    #[must_use]
+    pub fn new(
+        upstream: &weir_config::Upstream,
+        endpoint: &weir_config::Endpoint,
+        name: Arc<str>,
+        address: Address,
+    ) -> Self {
+        Self {
+            name,
+            address,
+            // With TLS, the handshake decides; HTTP/2 is the first guess.
+            protocol: if endpoint.h2c || endpoint.tls {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+            weight: endpoint.weight,
+            state: EndpointState::Ready,
+            backup: endpoint.backup,
+            priority: endpoint.priority,
+            connections_max: endpoint.connections,
+            requests_max: endpoint.requests,
+            zone: endpoint.zone.as_deref().map(Into::into),
+            tls_name: tls_name(upstream, endpoint),
+        }
+    }
+
     /// The most connections to the endpoint, over all cores, in an upstream that allows `upstream_max` to each.
     #[must_use]
     pub fn connections_max(&self, upstream_max: u32) -> u32 {
@@ -165,24 +223,8 @@ impl EndpointSet {
         let mut set = Self::default();
         for endpoint in &upstream.endpoints {
             let mut push = |name: String, address| {
-                set.endpoints.push(EndpointSpec {
-                    name: name.into(),
-                    address,
-                    // With TLS, the handshake decides; HTTP/2 is the first guess.
-                    protocol: if endpoint.h2c || endpoint.tls {
-                        Protocol::Http2
-                    } else {
-                        Protocol::Http1
-                    },
-                    weight: endpoint.weight,
-                    state: EndpointState::Ready,
-                    backup: endpoint.backup,
-                    priority: endpoint.priority,
-                    connections_max: endpoint.connections,
-                    requests_max: endpoint.requests,
-                    zone: endpoint.zone.as_deref().map(Into::into),
-                    tls_name: tls_name(upstream, endpoint),
-                });
+                let spec = EndpointSpec::new(upstream, endpoint, name.into(), address);
+                set.endpoints.push(spec);
             };
             let written = endpoint.to_string();
             match &endpoint.address {

@@ -16,6 +16,7 @@ use super::{ConnectionOffer, Endpoint, LeasedConnection, Upstream};
 use crate::conn::ClientBindings;
 use crate::io::{Instant, Net};
 use crate::limits::BOUND_KEPT_MS;
+use crate::plan::EndpointState;
 
 /// Lives as long as the bound connection, which owns it.
 pub struct BindingToken;
@@ -64,6 +65,11 @@ impl<N: Net> Upstream<N> {
         must_recheck: bool,
     ) -> Option<(u32, ConnectionOffer<N>)> {
         let (index, endpoint, bound) = self.find_bound(client)?;
+        // Under a drain, a client finishes on the connection that it has.
+        let spec = self.set.endpoints.get(index as usize);
+        if spec.is_some_and(|spec| spec.state == EndpointState::Maintenance) {
+            return None;
+        }
         let mut leased = endpoint.take_bound(&bound)?;
         if !leased.is_open(cx, must_recheck) {
             return None;

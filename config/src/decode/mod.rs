@@ -7,6 +7,7 @@ pub(crate) mod kind;
 pub(crate) mod kinds;
 pub(crate) mod preset;
 pub(crate) mod reader;
+pub(crate) mod redact;
 pub(crate) mod shape;
 pub(crate) mod syntax;
 pub(crate) mod table;
