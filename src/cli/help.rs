@@ -7,6 +7,10 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("run", RUN),
     ("check", CHECK),
     ("explain", EXPLAIN),
+    ("status", STATUS),
+    ("upstream", UPSTREAM),
+    ("reload", RELOAD),
+    ("diff", DIFF),
     ("schema", SCHEMA),
     ("reference", REFERENCE),
     ("man", MAN),
@@ -26,6 +30,12 @@ Run it:
   run FILE                        serve as FILE says until a signal stops it
   check FILE                      report every mistake in FILE, and run its tests
   explain FILE METHOD URL         show what Weir would do with a request, and why
+
+Operate a running one:
+  status [FILE]                   show what runs, and whether it is ready
+  upstream VERB ...               list, add, drain and remove endpoints
+  reload [FILE]                   read the file again, and report its mistakes
+  diff [FILE]                     show what differs from the file
 
 Look it up:
   schema                          print the JSON schema of the file, for editors
@@ -137,6 +147,67 @@ takes the request, its upstream and endpoints, the rewritten path, and the time 
   -a, --all                    list every route, including those of other hosts and paths
 
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'
+";
+
+/// `weir status`.
+pub(super) const STATUS: &str = "\
+Usage: weir status [FILE] [OPTION]...
+
+Shows what a running Weir runs: its plan, its reloads, and what was changed at run time. The exit code
+is 0 if every core runs the current plan and no drain has begun, else 1.
+
+  --admin ADDRESS     its admin listener: 127.0.0.1:9901, or unix:/run/weir/admin.sock
+  --file FILE         the same as FILE: find the listener and the token by this file
+  --token-file FILE   the token, if FILE does not name one
+  --json              print JSON
+
+Without --admin and FILE, Weir takes the address in WEIR_ADMIN, else that of /etc/weir/weir.toml; and
+the token in the file that WEIR_ADMIN_TOKEN_FILE names.
+";
+
+/// `weir upstream`.
+pub(super) const UPSTREAM: &str = "\
+Usage: weir upstream VERB [ARGUMENT]... [OPTION]...
+
+Lists and changes the endpoints of a running Weir. A change takes effect when the command returns.
+
+  list [UPSTREAM]                      all endpoints, with state and load
+  add UPSTREAM ADDRESS                 add an endpoint: 10.0.0.7:8080, https://10.0.0.7:8443, unix:/path
+  drain UPSTREAM ADDRESS               send no new requests; those under way finish
+  maintenance UPSTREAM ADDRESS         send nothing more, not even to clients that are bound to it
+  ready UPSTREAM ADDRESS               send requests again
+  weight UPSTREAM ADDRESS WEIGHT       change its share, 0 to 65535; 0 drains
+  remove UPSTREAM ADDRESS              remove it; requests under way finish
+
+  --weight WEIGHT     the weight of an added endpoint
+  --persist           keep the change over reloads; a restart forgets it
+  --admin, --file, --token-file, --json
+                      as `weir status --help` says
+
+Example: weir upstream drain api 10.0.0.12:8080
+";
+
+/// `weir reload`.
+pub(super) const RELOAD: &str = "\
+Usage: weir reload [FILE] [OPTION]...
+
+Makes a running Weir read its file again, as SIGHUP does, and waits until all cores run it. If the file
+has a mistake, prints it and changes nothing; the exit code is then 3. FILE only finds the instance: Weir
+reads the file that it was started with.
+
+  --admin, --file, --token-file, --json
+                      as `weir status --help` says
+";
+
+/// `weir diff`.
+pub(super) const DIFF: &str = "\
+Usage: weir diff [FILE] [OPTION]...
+
+Shows what differs between a running Weir and its file: endpoints that were changed at run time, and
+lines of the file that were changed since it was loaded. Comments and secrets do not count.
+
+  --admin, --file, --token-file, --json
+                      as `weir status --help` says
 ";
 
 /// `weir schema`.

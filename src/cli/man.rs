@@ -59,6 +59,11 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "set by a service manager that passes listening sockets to Weir",
     ),
     (
+        "WEIR_ADMIN",
+        "the admin listener that status, upstream, reload and diff speak to, unless their arguments say another",
+    ),
+    ("WEIR_ADMIN_TOKEN_FILE", "the file with the token for it"),
+    (
         "RUST_BACKTRACE",
         "1 makes a panic, which is a bug, log its stack",
     ),

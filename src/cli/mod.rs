@@ -3,15 +3,21 @@
 
 mod check;
 mod demo;
+mod diff;
 pub mod explain;
 mod help;
+mod instance;
 mod man;
 mod proxy;
 mod question;
+mod reload;
 mod run;
+mod status;
+mod upstream;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -70,6 +76,10 @@ fn dispatch(args: &mut Parser) -> CommandResult {
                 "run" => run::main(args),
                 "check" => check::main(args),
                 "explain" => question::main(args),
+                "status" => status::main(args),
+                "upstream" => upstream::main(args),
+                "reload" => reload::main(args),
+                "diff" => diff::main(args),
                 "schema" => text(args, help::SCHEMA, weir_config::schema),
                 "reference" => text(args, help::REFERENCE, weir_config::reference),
                 "man" => text(args, help::MAN, man::page),
@@ -155,6 +165,19 @@ fn serve(options: Options) -> CommandResult {
     })
 }
 
+/// Takes one argument, the file.
+fn file_argument(
+    file: &mut Option<PathBuf>,
+) -> impl FnMut(NextArgument, &mut Parser) -> Result<bool, CommandError> {
+    move |argument, _| match argument {
+        NextArgument::Value(value) if file.is_none() => {
+            *file = Some(value.into());
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
 fn unexpected(value: &OsString) -> CommandError {
     CommandError::Usage(format!("unexpected argument {:?}", value.to_string_lossy()))
 }
@@ -163,9 +186,8 @@ fn unknown(command: &str) -> String {
     let elsewhere = match command {
         "start" | "serve" | "server" | "up" => Some("write \"run\""),
         "test" | "validate" | "verify" | "lint" | "configtest" => Some("write \"check\""),
-        "reload" | "restart" => {
-            Some("a running Weir reloads its file on SIGHUP (`systemctl reload weir`)")
-        }
+        "restart" => Some("`weir reload` makes a running Weir read its file again"),
+        "drain" | "add" | "remove" | "upstreams" => Some("write \"upstream\""),
         "stop" | "quit" | "shutdown" => {
             Some("a running Weir drains and ends on SIGTERM (`systemctl stop weir`)")
         }

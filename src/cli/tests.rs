@@ -24,7 +24,7 @@ fn wrong_usage_says_what_to_do() {
     for (command, hint) in [
         ("start", "write \"run\""),
         ("validate", "write \"check\""),
-        ("reload", "SIGHUP"),
+        ("restart", "weir reload"),
         ("stop", "SIGTERM"),
     ] {
         assert!(usage(&[command]).contains(hint), "{command}");
