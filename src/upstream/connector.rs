@@ -174,7 +174,7 @@ impl<N: Net> Connector<'_, N> {
         }
         let leased = leased?;
         if speaks_http2(&leased) || (is_shared && !endpoint.uses_tls()) {
-            let reservation = endpoint.begin_http2(self.core, leased, self.plan.http2, guard);
+            let reservation = endpoint.begin_http2(self.core, *leased, self.plan.http2, guard);
             return Ok(EndpointLease::Stream(reservation));
         }
         // For a request that switches protocols, Weir offers no HTTP/2, so the endpoint's choice says nothing about

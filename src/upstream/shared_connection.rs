@@ -24,7 +24,7 @@ impl<N: Net> Endpoint<N> {
     pub fn begin_http2(
         self: &Rc<Self>,
         core: &Rc<Core<N>>,
-        leased: Box<LeasedConnection<N>>,
+        leased: LeasedConnection<N>,
         config: Config,
         connecting: Option<ConnectingGuard<N>>,
     ) -> StreamReservation<N> {
@@ -35,7 +35,7 @@ impl<N: Net> Endpoint<N> {
         };
         let LeasedConnection {
             connection, permit, ..
-        } = *leased;
+        } = leased;
         let wire = connection.into_wire();
         let out = Outbox::new(wire.tx, core.net.pool().clone());
         let machine = Connection::client(config);
