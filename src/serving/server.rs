@@ -88,6 +88,8 @@ impl<N: Net> CoreServer<N> {
             Poll::Pending
         })
         .await;
+        // What policies keep goes with the core.
+        self.core.count_kept(0);
     }
 
     /// Fires timers and checks the memory limit, every tick for as long as the core lives.
