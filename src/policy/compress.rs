@@ -14,6 +14,7 @@ use std::rc::Rc;
 use weir_config::{Compress, ContentCoding};
 use weir_proto_h1::{BodyKind, FieldId, Head, Method};
 
+pub use accept::choose;
 pub use coder_pool::CoderPool;
 pub use compressor::Compressor;
 use media_types::MediaTypes;
@@ -155,7 +156,7 @@ impl Rules {
         }
         let accepted = head.elements(FieldId::AcceptEncoding, block);
         let offered = self.codings.iter().map(|&(coding, _)| coding);
-        let chosen = accept::choose(accepted, offered)?;
+        let chosen = choose(accepted, offered)?;
         self.codings
             .iter()
             .copied()

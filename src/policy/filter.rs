@@ -387,8 +387,7 @@ impl Chain {
         &self.trailers
     }
 
-    /// Bytes that no filter has taken yet.
-    #[cfg(test)]
+    /// Bytes in front of filters that have not taken them yet, for tests.
     pub fn unread_bytes(&self) -> usize {
         let pieces = self.stages.iter().flat_map(|stage| &stage.input.pieces);
         pieces.map(Chunk::len).sum()

@@ -10,7 +10,7 @@ use super::Coding;
 //= rfc9110#12.5.3
 // The coding with the highest weight that is not 0. `*` stands for every coding that the field does not name. The
 // answer as it is needs no mention to be acceptable.
-pub(super) fn choose<'f>(
+pub fn choose<'f>(
     elements: impl Iterator<Item = &'f [u8]>,
     offered: impl Iterator<Item = Coding>,
 ) -> Option<Coding> {

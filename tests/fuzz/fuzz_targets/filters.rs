@@ -1,0 +1,7 @@
+#![no_main]
+
+#[allow(dead_code)] // Each target runs one body.
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::filters(bytes));
