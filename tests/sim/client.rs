@@ -7,6 +7,7 @@ use std::time::Duration;
 use weir::io::sim::{End, Peer, Rng, Sim, World, at};
 use weir::io::{Address, Net, Tx};
 
+use super::coding::decode;
 use super::endpoint::{Answer, Behaviour};
 use super::message::{Framing, Head, announce, body_of, frame, read_body};
 
@@ -18,6 +19,8 @@ pub struct ScriptedRequest {
     pub path: &'static str,
     pub len: usize,
     pub framing: Framing,
+    /// More fields, each with its name in lower case.
+    pub fields: Vec<(&'static str, String)>,
     pub answer: Answer,
 }
 
@@ -28,6 +31,10 @@ pub enum Outcome {
     Answered,
     /// Weir answered itself, with this status and reason.
     Refused(u16, String),
+    /// The authorization server's refusal arrived complete and correct.
+    Unauthorized,
+    /// Weir answered a preflight.
+    Preflight,
     /// An answer arrived that is visibly incomplete.
     Truncated,
     /// The connection ended without an answer.
@@ -62,6 +69,7 @@ impl ScriptedRequest {
             path: "/",
             len: if has_body { random_len(rng) } else { 0 },
             framing,
+            fields: Vec::new(),
             answer,
         }
     }
@@ -74,6 +82,7 @@ impl ScriptedRequest {
             path: "/",
             len: 0,
             framing: Framing::None,
+            fields: Vec::new(),
             answer: Answer {
                 status: 200,
                 len: 5,
@@ -93,10 +102,14 @@ impl ScriptedRequest {
     pub fn encode(&self, rng: &mut Rng) -> Vec<u8> {
         let (method, path, id, len) = (self.method, self.path, self.id, self.len);
         let (answer, framing) = (self.answer.encode(), announce(self.framing, len));
-        let head = format!(
+        let mut head = format!(
             "{method} {path} HTTP/1.1\r\nHost: sim\r\nX-Id: {id}\r\nX-Body: {len}\r\n\
-             X-Answer: {answer}\r\n{framing}\r\n"
+             X-Answer: {answer}\r\n{framing}"
         );
+        for (name, value) in &self.fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
         let mut wire = head.into_bytes();
         if self.framing != Framing::None {
             wire.extend(frame(self.framing, &body_of(id, false, len), rng));
@@ -131,34 +144,72 @@ impl ScriptedRequest {
         let goes_on =
             complete && framing != Framing::Close && head.get("connection") != Some("close");
         if let Some(why) = head.get("proxy-status") {
-            assert!(complete, "an answer of Weir's own was cut short: {why}");
+            if !complete {
+                return (Outcome::Truncated, false);
+            }
             let why = why.split('"').nth(1).expect("details").to_owned();
             return (Outcome::Refused(status, why), goes_on);
         }
+        let outcome = self.judge(status, |name| head.get(name), &body, complete);
+        let is_whole = !matches!(outcome, Outcome::Truncated);
+        (outcome, goes_on && is_whole)
+    }
+
+    /// Judges an answer that some server gave. `field` finds its fields.
+    pub(super) fn judge<'f>(
+        &self,
+        status: u16,
+        field: impl Fn(&str) -> Option<&'f str>,
+        body: &[u8],
+        is_whole: bool,
+    ) -> Outcome {
         let id = self.id;
-        assert_eq!(status, self.answer.status, "request {id}");
+        if self.method == "OPTIONS" && field("x-id").is_none() {
+            assert!(is_whole && body.is_empty(), "request {id}: a preflight");
+            return Outcome::Preflight;
+        }
+        let is_refused = field("x-auth").is_some();
+        let wanted = if is_refused { 403 } else { self.answer.status };
+        assert_eq!(status, wanted, "request {id}");
         assert_eq!(
-            head.get("x-id"),
+            field("x-id"),
             Some(&*id.to_string()),
             "the answer belongs to another request"
         );
-        let want = match bodiless {
+        let is_bodiless = self.method == "HEAD" || matches!(status, 204 | 304);
+        let want = match is_bodiless {
             true => Vec::new(),
             false => body_of(id, true, self.answer.len),
         };
+        let (decoded, is_end) = match field("content-encoding") {
+            Some(coding) => {
+                let mut fields = self.fields.iter();
+                let accepted = fields.find(|(name, _)| *name == "accept-encoding");
+                let accepts = accepted.is_some_and(|(_, codings)| codings.contains(coding));
+                assert!(accepts, "request {id}: {coding}");
+                match is_bodiless {
+                    true => (Vec::new(), true),
+                    false => decode(coding, body),
+                }
+            }
+            None => (body.to_vec(), true),
+        };
         assert!(
-            want.starts_with(&body),
+            want.starts_with(&decoded),
             "request {id}: the answer was changed on the way"
         );
-        if !complete {
-            return (Outcome::Truncated, false);
+        if !is_whole {
+            return Outcome::Truncated;
         }
-        let (got, whole) = (body.len(), want.len());
-        assert_eq!(
-            got, whole,
-            "request {id}: a truncated answer looks complete"
+        let (got, whole) = (decoded.len(), want.len());
+        assert!(
+            is_end && got == whole,
+            "request {id}: a truncated answer looks complete: {got} of {whole} bytes"
         );
-        (Outcome::Answered, goes_on)
+        match is_refused {
+            true => Outcome::Unauthorized,
+            false => Outcome::Answered,
+        }
     }
 }
 
@@ -182,11 +233,17 @@ pub async fn ask_all(
     for ask in asks {
         let mut open = match peer.take() {
             Some(open) => open,
-            None => Peer::connect(net, to).await.expect("Weir listens"),
+            None => match Peer::connect(net, to).await {
+                Ok(open) => open,
+                Err(error) => {
+                    outcomes.push(Outcome::Lost(End::Failed(error.kind())));
+                    continue;
+                }
+            },
         };
         open.write(&ask.encode(rng));
         let (outcome, goes_on) = ask.read(&mut open).await;
-        let whole = matches!(outcome, Outcome::Answered | Outcome::Refused(..));
+        let whole = !matches!(outcome, Outcome::Truncated | Outcome::Lost(_));
         outcomes.push(outcome);
         // If the answer came before the request was sent, the rest of the request is not worth sending.
         if goes_on && open.tx.queued() == 0 {
@@ -234,6 +291,65 @@ pub async fn expect_end(mut peer: Peer<Sim>) {
         "{} bytes after the last answer",
         bytes.len()
     );
+}
+
+/// Clients that run side by side, with the outcome of each request.
+#[derive(Clone, Default)]
+pub struct ClientRun {
+    left: Rc<Cell<usize>>,
+    results: Rc<RefCell<Vec<(ScriptedRequest, Outcome)>>>,
+}
+
+impl ClientRun {
+    /// Starts a client whose requests `send` sends.
+    pub fn start<F>(
+        &self,
+        net: &Sim,
+        requests: Vec<ScriptedRequest>,
+        send: impl FnOnce(Vec<ScriptedRequest>) -> F + 'static,
+    ) where
+        F: Future<Output = Vec<Outcome>>,
+    {
+        let run = self.clone();
+        self.left.set(self.left.get() + 1);
+        net.spawn(async move {
+            let outcomes = send(requests.clone()).await;
+            run.results
+                .borrow_mut()
+                .extend(requests.into_iter().zip(outcomes));
+            run.left.set(run.left.get() - 1);
+        });
+    }
+
+    /// Starts up to three clients that each send a few random requests, changed by `change`, one after the other.
+    pub fn start_random(
+        &self,
+        world: &World,
+        to: &'static str,
+        rng: &mut Rng,
+        change: impl Fn(&mut ScriptedRequest),
+    ) {
+        for client in 0..rng.between(1, 4) as u64 {
+            let ids = (client * 100..).take(rng.between(1, 6));
+            let mut asks: Vec<_> = ids.map(|id| ScriptedRequest::random(id, rng)).collect();
+            asks.iter_mut().for_each(&change);
+            let (net, mut rng) = (world.client(), rng.fork());
+            self.start(&net.clone(), asks, async move |asks| {
+                ask_all(&net, &at(to), &asks, &mut rng).await
+            });
+        }
+    }
+
+    /// Whether every client is done.
+    pub fn is_over(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// Runs until every client is done. Returns what became of each request.
+    pub fn wait(&self, world: &World) -> Vec<(ScriptedRequest, Outcome)> {
+        world.run_until(|| self.is_over());
+        self.results.take()
+    }
 }
 
 /// Clients that run side by side, and the requests that are done.

@@ -208,7 +208,9 @@ async fn reply(peer: &mut Peer<Sim>, id: u64, method: &str, answer: Answer, rng:
         wire += "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n";
     }
     let (status, len, framing) = (answer.status, answer.len, answer.framing);
-    wire += &format!("HTTP/1.1 {status} Whatever\r\nX-Id: {id}\r\nX-Length: {len}\r\n");
+    wire += &format!(
+        "HTTP/1.1 {status} Whatever\r\nX-Id: {id}\r\nX-Length: {len}\r\nContent-Type: text/plain\r\n"
+    );
     let bodiless = matches!(status, 204 | 304);
     if !bodiless {
         wire += &announce(framing, len);

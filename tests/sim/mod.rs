@@ -4,7 +4,9 @@
 //! Clients and endpoints have their own HTTP code, so that no bug of Weir's hides itself.
 #![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::unwrap_used)]
 
+pub mod auth;
 pub mod client;
+pub mod coding;
 pub mod endpoint;
 pub mod exchange;
 pub mod http2;

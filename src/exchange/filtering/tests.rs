@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sim::client::{Outcome, ScriptedRequest, ask_all};
+use sim::client::{ClientRun, Outcome, ScriptedRequest, ask_all};
 use sim::endpoint::Behaviour;
 use sim::exchange::{PAIRS, Protocol, ScriptedExchange, WireEvent};
 use sim::message::{Framing, Head, read_body};
@@ -85,26 +85,9 @@ fn run_clients(
     rig: &Rig<'_>,
     change: impl Fn(&mut ScriptedRequest),
 ) -> Vec<(ScriptedRequest, Outcome)> {
-    let world = rig.world;
-    let mut rng = world.rng(1);
-    let (left, results) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
-    for client in 0..rng.between(1, 4) as u64 {
-        let ids = (client * 100..).take(rng.between(1, 6));
-        let mut asks: Vec<_> = ids
-            .map(|id| ScriptedRequest::random(id, &mut rng))
-            .collect();
-        asks.iter_mut().for_each(&change);
-        let (net, left, results) = (world.client(), left.clone(), results.clone());
-        let mut rng = rng.fork();
-        left.set(left.get() + 1);
-        world.spawn(async move {
-            let outcomes = ask_all(&net, &at("10.1.0.1:80"), &asks, &mut rng).await;
-            results.borrow_mut().extend(asks.into_iter().zip(outcomes));
-            left.set(left.get() - 1);
-        });
-    }
-    rig.run_until_zero(&left);
-    results.take()
+    let run = ClientRun::default();
+    run.start_random(rig.world, "10.1.0.1:80", &mut rig.world.rng(1), change);
+    run.wait(rig.world)
 }
 
 fn start(world: &World) -> Rig<'_> {
@@ -163,7 +146,7 @@ fn a_broken_message_stays_broken_behind_filters() {
                     behaviour == Behaviour::Silent || holds && behaviour == Behaviour::Stall
                 }
                 Outcome::Refused(502, _) => behaviour != Behaviour::None || !ask.is_idempotent(),
-                Outcome::Refused(..) => false,
+                Outcome::Refused(..) | Outcome::Unauthorized | Outcome::Preflight => false,
                 // The connection closed after an answer that came before the whole request.
                 Outcome::Lost(_) => true,
             };

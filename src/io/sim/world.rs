@@ -359,7 +359,7 @@ impl World {
     /// Ends the world: scripted endpoints stop listening, and cores get ten virtual minutes to end.
     ///
     /// # Panics
-    /// If a core's task has not ended, or a core holds a connection or a block. What scripts hold is no leak.
+    /// If a core's task has not ended, or a core holds a connection, a block or a charge. What scripts hold is no leak.
     pub fn finish(&self) {
         let world = &self.world;
         let listeners = mem::take(&mut *world.script_listeners.borrow_mut());
@@ -381,10 +381,10 @@ impl World {
         for (n, pool) in &cores {
             let tasks = self.live_tasks(*n);
             let connections = self.open_connections(*n);
-            let bytes = pool.live_bytes();
+            let bytes = pool.taken_bytes();
             if tasks > 0 || connections > 0 || bytes > 0 {
                 world.fail(&format!(
-                    "core {n} left behind {tasks} tasks, {connections} connections and {bytes} bytes in blocks"
+                    "core {n} left behind {tasks} tasks, {connections} connections and {bytes} bytes of memory"
                 ));
             }
         }
