@@ -139,6 +139,8 @@ fn over_tcp_a_token_an_address_as_host_and_the_own_origin_are_needed() {
             }
         }
     }
+    // The log says so once, not for each.
+    weir.wait_for("refused 1 request without the right token, the last from 127.0.0.1");
     // Metrics and health stay open, under any host name.
     for path in ["/metrics", "/healthz", "/readyz", "/plan"] {
         assert_eq!(weir.admin(path).status(), 200, "{path}");
@@ -659,7 +661,7 @@ fn the_commands_change_a_running_weir() {
         "2",
         "--persist",
     ]);
-    let drained = run(&["upstream", "drain", "up", &a.name]);
+    let drained = run(&["upstream", "drain", "up", &a.name, "--wait", "20"]);
     assert!(drained.contains("drain, weight 1"), "{drained}");
     assert_eq!(answering(&weir, 3), named(&["b"]));
     let list = run(&["upstream", "list"]);
@@ -707,6 +709,11 @@ fn the_commands_change_a_running_weir() {
             "no endpoint `10.0.0.9:1`",
         ),
         (&["upstream", "list", "--admin", &admin], 1, "--token-file"),
+        (
+            &["upstream", "list", "--wait", "1"],
+            2,
+            "--wait goes with `drain`",
+        ),
         (
             &["upstream", "list", "--admin", "127.0.0.2:1"],
             1,

@@ -180,6 +180,7 @@ Lists and changes the endpoints of a running Weir. A change takes effect when th
   remove UPSTREAM ADDRESS              remove it; requests under way finish
 
   --weight WEIGHT     the weight of an added endpoint
+  --wait SECONDS      with drain and maintenance: wait until no request is left; exit code 1 if some are
   --persist           keep the change over reloads; a restart forgets it
   --admin, --file, --token-file, --json
                       as `weir status --help` says

@@ -1,5 +1,8 @@
 //! `weir upstream list|add|drain|ready|maintenance|weight|remove`.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use lexopt::{Parser, ValueExt as _};
 use serde_json::{Value, json};
 
@@ -8,12 +11,17 @@ use super::instance::{
 };
 use super::{CommandError, CommandResult, NextArgument, help, print};
 
+/// The first pause between two looks at a draining endpoint; the longest is ten times as long.
+const WAIT_STEP: Duration = Duration::from_millis(100);
+
 /// What the command line asks for beside the instance.
 #[derive(Default)]
 struct Asked {
     values: Vec<String>,
     weight: Option<u32>,
     persist: bool,
+    /// How long to wait until a drained endpoint has no request left.
+    wait: Option<Duration>,
 }
 
 pub(super) fn main(args: &mut Parser) -> CommandResult {
@@ -22,6 +30,9 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
         match argument {
             NextArgument::Value(value) => asked.values.push(value.string()?),
             NextArgument::Long(name) if name == "persist" => asked.persist = true,
+            NextArgument::Long(name) if name == "wait" => {
+                asked.wait = Some(Duration::from_secs(args.value()?.parse()?));
+            }
             NextArgument::Long(name) if name == "weight" => {
                 asked.weight = Some(args.value()?.parse()?);
             }
@@ -50,14 +61,14 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
         }
         ("ready" | "drain" | "maintenance", [upstream, address]) => {
             let body = json!({ "state": verb, "persist": asked.persist });
-            patch(&options, upstream, address, &body)
+            patch(&options, (upstream, address), &body, asked.wait)
         }
         ("weight", [upstream, address, weight]) => {
             let weight: u32 = weight
                 .parse()
                 .map_err(|_| CommandError::Usage(format!("`{weight}` is no weight")))?;
             let body = json!({ "weight": weight, "persist": asked.persist });
-            patch(&options, upstream, address, &body)
+            patch(&options, (upstream, address), &body, None)
         }
         ("remove", [upstream, address]) => {
             let query = if asked.persist { "?persist=true" } else { "" };
@@ -84,6 +95,10 @@ impl Asked {
     fn check_options(&self, verb: &str) -> CommandResult {
         if self.weight.is_some() && verb != "add" {
             let what = "--weight goes with `add`; `weir upstream weight UPSTREAM ADDRESS WEIGHT` changes one";
+            return Err(CommandError::Usage(what.to_owned()));
+        }
+        if self.wait.is_some() && !matches!(verb, "drain" | "maintenance") {
+            let what = "--wait goes with `drain` and `maintenance`";
             return Err(CommandError::Usage(what.to_owned()));
         }
         if self.persist && verb == "list" {
@@ -162,10 +177,40 @@ fn row(upstream: &str, endpoint: &Value) -> Vec<String> {
     ]
 }
 
-fn patch(options: &InstanceOptions, upstream: &str, address: &str, body: &Value) -> CommandResult {
-    let path = path_of(upstream, address);
-    let endpoint = options.find()?.send("PATCH", &path, Some(body))?.json()?;
-    show(options, &endpoint)
+fn patch(
+    options: &InstanceOptions,
+    (upstream, address): (&str, &str),
+    body: &Value,
+    wait: Option<Duration>,
+) -> CommandResult {
+    let (instance, path) = (options.find()?, path_of(upstream, address));
+    let mut endpoint = instance.send("PATCH", &path, Some(body))?.json()?;
+    if let Some(wait) = wait {
+        endpoint = until_idle(&instance, &path, wait)?;
+    }
+    show(options, &endpoint)?;
+    match (wait, number(&endpoint, "in_flight")) {
+        (None, _) | (_, 0) => Ok(()),
+        (Some(wait), left) => Err(CommandError::Failed(format!(
+            "{left} requests have not ended within {} s",
+            wait.as_secs()
+        ))),
+    }
+}
+
+/// Waits until an endpoint has no request left, at most for `wait`. Returns it as it is then.
+fn until_idle(instance: &Instance, path: &str, wait: Duration) -> Result<Value, CommandError> {
+    let deadline = Instant::now() + wait;
+    // Cores count for others what they do now only once a tick.
+    let mut pause = WAIT_STEP;
+    loop {
+        thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+        let endpoint = instance.get(path)?;
+        if number(&endpoint, "in_flight") == 0 || Instant::now() >= deadline {
+            return Ok(endpoint);
+        }
+        pause = (pause * 2).min(WAIT_STEP * 10);
+    }
 }
 
 /// Prints an endpoint after a change.

@@ -39,6 +39,9 @@ pub(super) const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a client of the admin API may take to send a request's body.
 pub(super) const ADMIN_BODY: Duration = Duration::from_secs(5);
 
+/// How often the log says that clients of the admin API showed a wrong token.
+pub(super) const ADMIN_REFUSALS_LOG: Duration = Duration::from_secs(10);
+
 /// How often control checks whether the cores have ended.
 pub(super) const WATCH: Duration = Duration::from_millis(20);
 

@@ -168,6 +168,7 @@ struct Control {
     turn: tokio::sync::Mutex<()>,
     /// Explains requests, for the admin API.
     explain: ExplainHook,
+    refused_tokens: api::RefusalLog,
     draining: Cell<bool>,
     /// Addresses whose sockets the process inherited.
     inherited: Vec<Address>,

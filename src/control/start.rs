@@ -123,6 +123,7 @@ pub(super) async fn start(
         state: RefCell::new(state),
         turn: tokio::sync::Mutex::default(),
         explain,
+        refused_tokens: Default::default(),
         draining: Cell::new(false),
         inherited,
         started_ms: process::now_ms(),

@@ -4,13 +4,17 @@
 //! shows: a page can make the browser send requests anywhere (`Origin` gives it away), and by DNS rebinding it can make
 //! its own host name lead here (`Host` gives it away).
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
 
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 
 use super::AdminToken;
 use super::reply::Reply;
+use crate::control::limits::ADMIN_REFUSALS_LOG;
+use crate::obs::process;
 
 /// Who may use the API.
 pub(super) struct Access<'a> {
@@ -59,6 +63,33 @@ impl Access<'_> {
             true => Ok(()),
             false => Err(Refusal::Token),
         }
+    }
+}
+
+/// Logs wrong tokens, but not each of them: a client that tries many must not fill the log.
+#[derive(Default)]
+pub(crate) struct RefusalLog {
+    logged: Cell<Option<Instant>>,
+    unlogged: Cell<u64>,
+}
+
+impl RefusalLog {
+    /// Notes a refusal. Only a wrong token is worth a line.
+    pub(super) fn note(&self, refusal: Refusal, client: IpAddr, now: Instant) {
+        if refusal != Refusal::Token {
+            return;
+        }
+        let count = self.unlogged.get() + 1;
+        let logged = self.logged.get();
+        if logged.is_some_and(|logged| now.duration_since(logged) < ADMIN_REFUSALS_LOG) {
+            return self.unlogged.set(count);
+        }
+        self.logged.set(Some(now));
+        self.unlogged.set(0);
+        process::warn(format_args!(
+            "admin API: refused {} without the right token, the last from {client}",
+            crate::control::count(count as usize, "request")
+        ));
     }
 }
 

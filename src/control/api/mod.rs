@@ -18,6 +18,7 @@ mod upstreams;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -29,6 +30,7 @@ use super::admin_pages;
 use super::admin_slots::AdminSlot;
 use super::shared_pages::PageBody;
 use super::{AdminToken, Control};
+pub(super) use access::RefusalLog;
 use access::{Access, Caller};
 use operations::{Action, Found};
 use reply::Reply;
@@ -107,7 +109,11 @@ impl ApiCall<'_> {
             client: client.ip(),
             headers: request.headers(),
         };
-        access.check(&caller).map_err(Reply::from)
+        access.check(&caller).map_err(|refusal| {
+            let log = &self.control.refused_tokens;
+            log.note(refusal, client.ip(), Instant::now());
+            refusal.into()
+        })
     }
 
     async fn run(&self, request: Request<Incoming>) -> Reply {
