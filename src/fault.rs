@@ -138,6 +138,10 @@ reasons! {
     NoRoute "no_route" 404 "destination_not_found";
     /// The request has passed this proxy before, or has passed too many proxies.
     Loop "loop" 508 "proxy_loop_detected";
+    /// The client asked by TLS for a server name that `passthrough` does not have.
+    UnknownServerName "unknown_server_name" 404 "destination_not_found";
+    /// The connection did not begin with a TLS handshake that Weir can read.
+    BadClientHello "bad_client_hello" 400 "http_request_error";
     /// The client's address may not send this request.
     IpDenied "ip_denied" 403 "http_request_denied";
     /// The request has no token, and the route requires one.
@@ -200,6 +204,10 @@ reasons! {
     UpstreamStalled "upstream_stalled" 504 "connection_read_timeout";
     /// The endpoint did not read the request in time.
     UpstreamNotReading "upstream_not_reading" 504 "connection_write_timeout";
+    /// Neither side of a connection that Weir passes on has sent anything in time.
+    IdleTimeout "idle_timeout" 504 "connection_timeout";
+    /// The table of flows was full, and this one had been silent longest.
+    FlowEvicted "flow_evicted" 503 "connection_limit_reached";
     /// The exchange exceeded its total time limit.
     TotalTimeout "total_timeout" 504 "http_response_timeout";
     /// The endpoint's answer is not valid HTTP.

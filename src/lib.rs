@@ -15,6 +15,7 @@ pub mod files;
 pub mod ids;
 #[allow(unsafe_code)]
 pub mod io;
+pub mod l4;
 pub mod limits;
 pub mod networks;
 pub mod obs;

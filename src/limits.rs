@@ -93,6 +93,14 @@ pub const SLOT_KEPT_MS: u64 = 50;
 /// copies.
 pub const SPLICE_BYTES_MIN: u64 = 16 * 1024;
 
+/// A connection that Weir passes on goes on with a pipe while each splice moves at least this much. For less, a
+/// receive and a send cost fewer system calls.
+pub const RELAY_PASS_BYTES_MIN: usize = 8 * 1024;
+
+/// Bytes of a TLS ClientHello that Weir reads to find the server name (nginx `preread_buffer_size` and HAProxy
+/// `tune.bufsize`: 16 KiB).
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes that one splice moves, and the size that Weir asks for its pipes: a quarter of the most that any process may
 /// ask for (Linux `pipe-max-size`). Half of it and four times as much cost the same CPU.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;

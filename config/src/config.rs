@@ -1,5 +1,7 @@
 //! The typed configuration: plain data for the plan compiler, in which every name is resolved and every check has passed.
 
+use std::time::Duration;
+
 use crate::policy::Policies;
 use crate::policy::errors::ErrorContent;
 use crate::policy::ip::Networks;
@@ -10,6 +12,7 @@ use crate::slice::endpoint::Endpoint;
 use crate::slice::http2::Http2;
 use crate::slice::limits::Limits;
 use crate::slice::listener::Listener;
+use crate::slice::listener_target::{ListenerTarget, TCP_IDLE};
 use crate::slice::request_match::Match;
 use crate::slice::retries::Retries;
 use crate::slice::route::{Route, Target};
@@ -147,6 +150,19 @@ impl Config {
     #[must_use]
     pub fn listener_timeouts(&self, listener: &Listener) -> Timeouts {
         self.timeouts.patched(&listener.timeouts)
+    }
+
+    /// How long a connection of `listener` with `tcp` or `passthrough` may be silent.
+    #[must_use]
+    pub fn relay_idle_of(&self, listener: &Listener) -> Duration {
+        listener.timeouts.idle.unwrap_or(TCP_IDLE.value)
+    }
+
+    /// Whether some listener serves HTTP.
+    #[must_use]
+    pub fn has_http(&self) -> bool {
+        let is_http = |listener: &Listener| listener.target == ListenerTarget::Http;
+        self.listeners.iter().any(is_http)
     }
 
     /// Limits of an exchange on `route`: top level, then the route.

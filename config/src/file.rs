@@ -21,6 +21,8 @@ use crate::slice::endpoint::ServerKind;
 use crate::slice::http2::{Http2, Http2Patch};
 use crate::slice::limits::{LimitsPatch, check_limits};
 use crate::slice::listener::{ListenName, RawListener, check_listeners};
+use crate::slice::listener_target::ListenerTarget;
+use crate::slice::relayed_upstreams::check_upstreams_of;
 use crate::slice::retries::{Retries, RetriesKind, RetriesPatch};
 use crate::slice::route::{RawRoute, Target};
 use crate::slice::routes::check_routes;
@@ -131,7 +133,7 @@ impl RawFile {
         let listeners = self.listeners.unwrap_or_default();
         let upstreams = self.upstreams.unwrap_or_default();
         let upstream_names = UpstreamNames::new(&upstreams);
-        let listeners = check_listeners(listeners, &limits, &upstream_names, &mut claims, cx);
+        let listeners = check_listeners(listeners, &limits, &upstream_names, root, &mut claims, cx);
         if let Some(admin) = &self.admin {
             check_admin(admin, &mut claims, cx);
         }
@@ -144,6 +146,10 @@ impl RawFile {
         let trusted = self.trusted_proxies.unwrap_or_default();
         let trusted_proxies = check_trusted_peers(trusted, &listeners, cx);
         let mut upstreams = check_upstreams(upstreams, &listeners, cx);
+        if !cx.has_errors() {
+            // A table that could not be read has no index.
+            check_upstreams_of(&listeners, &upstreams, cx);
+        }
         let routes = self.routes.unwrap_or_default();
         let mut sets = PolicySets::new(self.policies, self.policy_sets.unwrap_or_default(), cx);
         let top = Place {
@@ -194,7 +200,7 @@ impl RawFile {
             tests,
         };
         if !cx.is_broken() {
-            report_missing(root, &upstream_names, cx);
+            report_missing(root, &config, &upstream_names, cx);
         }
         if !cx.has_errors() {
             warn_of_unused(&config, &upstream_names, cx);
@@ -205,7 +211,12 @@ impl RawFile {
 }
 
 /// Reports what every file must have and this one has not: a listener, a route, endpoints.
-fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_>) {
+fn report_missing(
+    root: &DeTable<'_>,
+    config: &Config,
+    names: &UpstreamNames,
+    cx: &mut Decoder<'_>,
+) {
     if root.is_empty() {
         cx.file_error(Code::MissingKey, "the file is empty")
             .help(format!(
@@ -221,7 +232,8 @@ fn report_missing(root: &DeTable<'_>, names: &UpstreamNames, cx: &mut Decoder<'_
         )
         .help(format!("add these two lines:\n{LISTENER_LINES}"));
     }
-    if is_empty(root.get("route")) {
+    let needs_routes = config.listeners.is_empty() || config.has_http();
+    if needs_routes && is_empty(root.get("route")) {
         let upstream = names.all.first();
         let to = upstream.map_or("app", |name| name.value.as_str());
         let lines = match upstream {
@@ -262,13 +274,26 @@ fn route_lines(upstream: &str) -> String {
     format!("[[route]]\nmatch = \"/*\"\nto = \"{upstream}\"")
 }
 
-/// Warns of upstreams that no route sends requests to.
+/// Warns of upstreams that no route sends requests to, and of routes that no listener serves.
 fn warn_of_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) {
+    if let Some(route) = config.routes.first()
+        && !config.has_http()
+    {
+        let message = "no listener speaks HTTP, so no route gets a request";
+        cx.warning(Code::Unused, route.position.span.clone(), message)
+            .help("remove the routes, or add a listener without `tcp`, `passthrough` and `udp`");
+    }
     let mut used = vec![false; names.all.len()];
     for route in &config.routes {
         if let Target::Upstream { index } = route.target
             && let Some(used) = used.get_mut(index)
         {
+            *used = true;
+        }
+    }
+    let targets = config.listeners.iter().map(|listener| &listener.target);
+    for to in targets.flat_map(ListenerTarget::upstreams) {
+        if let Some(used) = used.get_mut(to.index) {
             *used = true;
         }
     }

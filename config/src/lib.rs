@@ -64,6 +64,7 @@ pub use slice::endpoint::{Endpoint, EndpointAddress};
 pub use slice::http2::Http2;
 pub use slice::limits::{Limits, LimitsPatch};
 pub use slice::listener::{Listener, Underscores};
+pub use slice::listener_target::{ListenerTarget, ServerNameRoute, UdpTarget, UpstreamTarget};
 pub use slice::listener_tls::{CertFiles, Cipher, ClientCert, ListenTls, TlsVersion};
 pub use slice::pool::Pool;
 pub use slice::redirect::Redirect;
@@ -112,6 +113,7 @@ pub mod limits {
     pub use crate::slice::endpoint::ENDPOINTS_MAX;
     pub use crate::slice::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT, MEMORY_MIN};
     pub use crate::slice::listener::BACKLOG;
+    pub use crate::slice::listener_target::TCP_IDLE;
     pub use crate::text::diagnostic::DIAGNOSTICS_MAX;
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use weir_config::{
-    Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch, LogFormat,
-    LogTarget, PathMatch, PlaceholderText, Position, Rewrite, Route, Segment, Target, TextPiece,
-    Underscores, ValueMatch, parse,
+    Balance, Config, Cores, EndpointAddress, FieldMatch, ForwardedHeader, HostMatch, Listener,
+    LogFormat, LogTarget, PathMatch, PlaceholderText, Position, Rewrite, Route, Segment, Target,
+    TextPiece, Underscores, ValueMatch, parse,
 };
 
 fn config(text: &str) -> Config {
@@ -80,13 +80,21 @@ fn everything_is_read() {
     assert_eq!(config.trusted_proxies.len(), 4);
     assert_eq!(config.limits.body_rate, Some(240));
     assert_eq!(config.timeouts.total, None);
-    assert_eq!(config.listeners.len(), 4);
+    assert_eq!(config.listeners.len(), 7);
     assert_eq!(config.connections_of(&config.listeners[0]), Some(10_000));
     assert_eq!(config.connections_of(&config.listeners[1]), None);
     assert_eq!(
         config.listener_timeouts(&config.listeners[0]).idle,
         Duration::from_secs(90)
     );
+    // One table with `tcp` and `udp` is two listeners.
+    let kinds = config.listeners.iter().map(|each| each.target.key());
+    let kinds: Vec<_> = kinds.flatten().collect();
+    assert_eq!(kinds, ["tcp", "udp", "passthrough"]);
+    let is_passthrough = |each: &&Listener| each.target.key() == Some("passthrough");
+    let passthrough = config.listeners.iter().find(is_passthrough);
+    let idle = passthrough.map(|listener| config.relay_idle_of(listener));
+    assert_eq!(idle, Some(Duration::from_secs(3600)));
     let upstream = &config.upstreams[0];
     assert_eq!(upstream.balance, Balance::RoundRobin);
     assert_eq!(

@@ -72,6 +72,8 @@ fn the_schema_refuses_invalid_values() {
         "retries = { on = \"Reset\" }",
         "retries = { methods = [\"get\"] }",
         "[listen.\"0.0.0.0:80\"]\ntls = \"auto\"",
+        "[listen.\"0.0.0.0:53\"]\nudp = {}",
+        "[listen.\"0.0.0.0:53\"]\nudp = { to = \"a\", replies = -1 }",
         "[upstream.a]\nserver = \"10.0.0.1:80\"",
         "[upstream.a]\nservers = 5",
         "[upstream.a]\nservers = [{ weight = 1 }]",

@@ -3,6 +3,8 @@
 //! [`Plan::dry_run`] makes the decision of the data path. This file only puts it into words.
 #![forbid(unsafe_code)]
 
+mod relay;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -18,6 +20,8 @@ use crate::plan::{
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
+
+pub(super) use relay::{RelayUrl, explain_relay};
 
 /// How many routes of other hosts and paths are listed without `--all`.
 const OTHERS_LISTED_MAX: usize = 10;
@@ -285,16 +289,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
 
 /// Writes what each policy says. Returns whether one of them answers the request.
 fn write_steps(out: &mut String, run: &DryRun<'_>, errors: &ErrorPages) -> bool {
-    for StepVerdict { kind, verdict } in run.steps.iter().chain(&run.answer_edits) {
-        let text = match verdict {
-            Verdict::Passes(text) => format!("passes: {text}"),
-            Verdict::Refuses(_, text) => format!("refuses: {text}"),
-            Verdict::Answers(_, text) => format!("answers: {text}"),
-            Verdict::WouldCheck(text) => format!("would check: {text}"),
-            Verdict::Does(text) => text.clone(),
-        };
-        let _ = writeln!(out, "policy     {} {text}", kind.key());
-    }
+    write_verdicts(out, run.steps.iter().chain(&run.answer_edits));
     match run.steps.last().map(|last| &last.verdict) {
         Some(Verdict::Refuses(reason, _)) => {
             let (status, code, text) = (reason.status(), reason.code(), reason.text());
@@ -307,6 +302,20 @@ fn write_steps(out: &mut String, run: &DryRun<'_>, errors: &ErrorPages) -> bool 
             true
         }
         _ => false,
+    }
+}
+
+/// Writes what each policy says.
+fn write_verdicts<'v>(out: &mut String, steps: impl Iterator<Item = &'v StepVerdict>) {
+    for StepVerdict { kind, verdict } in steps {
+        let text = match verdict {
+            Verdict::Passes(text) => format!("passes: {text}"),
+            Verdict::Refuses(_, text) => format!("refuses: {text}"),
+            Verdict::Answers(_, text) => format!("answers: {text}"),
+            Verdict::WouldCheck(text) => format!("would check: {text}"),
+            Verdict::Does(text) => text.clone(),
+        };
+        let _ = writeln!(out, "policy     {} {text}", kind.key());
     }
 }
 

@@ -146,7 +146,11 @@ takes the request, its upstream and endpoints, the rewritten path, and the time 
                                one name, which makes a list
   -a, --all                    list every route, including those of other hosts and paths
 
+For a listener without HTTP, write only a URL: tcp://HOST:PORT, udp://HOST:PORT, or tls://NAME:PORT
+for a client that asks for this name.
+
 Example: weir explain edge.toml GET http://api.example.com/v1/users -H 'x-beta: 1'
+         weir explain edge.toml tls://db.example.com:443
 ";
 
 /// `weir status`.

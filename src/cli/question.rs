@@ -1,10 +1,10 @@
-//! The arguments of `weir explain FILE METHOD URL`.
+//! The arguments of `weir explain FILE METHOD URL` and `weir explain FILE URL`.
 
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::explain::{Question, explain};
+use super::explain::{Question, RelayUrl, explain, explain_relay};
 use super::{CommandError, CommandResult, help, print};
 use crate::control::{Source, load_untested};
 
@@ -23,10 +23,20 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
             other => return Err(other.unexpected().into()),
         }
     }
+    if let [file, url] = &values[..]
+        && let Some(url) = url.to_str()
+        && let Some(url) = RelayUrl::parse(url)
+    {
+        let loaded = load_untested(&Source::File(PathBuf::from(file)))
+            .map_err(|error| CommandError::Config(error.to_string()))?;
+        let explained = explain_relay((&loaded.plan, &loaded.endpoints), &url, client_ip);
+        return print(&explained.map_err(CommandError::Usage)?);
+    }
     let values: Result<[_; 3], _> = values.try_into();
     let [file, method, url] = values.map_err(|_| {
         CommandError::Usage(
-            "`explain` needs a file, a method and a URL: weir explain edge.toml GET http://host/"
+            "`explain` needs a file, a method and a URL: weir explain edge.toml GET http://host/; for listeners without \
+             HTTP a URL alone: weir explain edge.toml tls://db.example.com:443"
                 .to_owned(),
         )
     })?;

@@ -8,7 +8,7 @@ use super::phrases::summary;
 use super::{Control, State, system};
 use crate::io::Address;
 use crate::obs::{MetricKind, MetricsPage, text};
-use crate::plan::{Plan, RouteTarget};
+use crate::plan::{ListenerTarget, Plan, RouteTarget};
 use crate::policy::limit::{LimitCounts, LimitRegistry};
 
 /// The page of metrics. `length` is that of the last page, to allocate once.
@@ -225,7 +225,8 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     out.push('}');
     let listeners = config.listeners.iter();
     let listeners: HashMap<_, _> = listeners
-        .map(|one| (one.address.to_string(), one))
+        .zip(&plan.listeners)
+        .map(|(one, planned)| (planned.name.clone(), one))
         .collect();
     let upstreams = config.upstreams.iter();
     let upstreams: HashMap<_, _> = upstreams.map(|one| (one.name.as_str(), one)).collect();
@@ -248,8 +249,10 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
             Some(port) => write!(out, "{port}"),
             None => write!(out, "null"),
         };
+        out.push_str(",\"target\":");
+        listener_target(out, plan, &listener.target);
         out.push_str(",\"tls\":");
-        let named = listeners.get(&*listener.name);
+        let named = listeners.get(&listener.name);
         certificates.listener(out, named.and_then(|one| one.tls.as_ref()));
     });
     list(&mut out, "routes", &plan.routes, |out, route| {
@@ -279,6 +282,30 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
     });
     out.push_str("}\n");
     out
+}
+
+/// What becomes of a listener's connections or datagrams: a kind, and the names of upstreams.
+fn listener_target(out: &mut String, plan: &Plan, target: &ListenerTarget) {
+    let name = |id| plan.upstream(id).map_or("", |upstream| &*upstream.name);
+    out.push('{');
+    match target {
+        ListenerTarget::Http => string(out, "kind", "http"),
+        ListenerTarget::Tcp(id) => string(out, "tcp", name(*id)),
+        ListenerTarget::Udp(udp) => string(out, "udp", name(udp.upstream)),
+        ListenerTarget::Passthrough(names) => {
+            let mut entries: Vec<_> = names.entries().collect();
+            entries.sort();
+            out.push_str("\"passthrough\":{");
+            for (at, (server, id)) in entries.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                string(out, server, name(*id));
+            }
+            out.push('}');
+        }
+    }
+    out.push('}');
 }
 
 /// Writes a list of strings.

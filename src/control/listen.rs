@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::inherited_sockets::{self, InheritedSockets};
 use crate::io::{Address, ListenSocket, SocketOrigin};
-use crate::plan::{ListenerId, Plan};
+use crate::plan::{ListenerId, Plan, Transport};
 
 /// Sockets that are bound and belong to no core yet.
 #[derive(Default)]
@@ -51,6 +51,12 @@ pub(super) fn bind(
             continue;
         };
         let cannot = |error: io::Error| explain(&listener.address, &error);
+        if listener.transport() == Transport::Datagram {
+            let address = &listener.address;
+            return Err(format!(
+                "cannot listen on {address}: Weir does not serve datagrams yet"
+            ));
+        }
         let given = inherited.take(&listener.address);
         if !given.is_empty() {
             for (core, socket) in inherited_sockets::spread(&given, cores).map_err(cannot)? {

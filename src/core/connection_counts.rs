@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Clients;
 use crate::io::Address;
 use crate::limits::{SPREAD_MIN, SPREAD_PERCENT_MAX};
+use crate::plan::Transport;
 
 /// The connections of the whole process.
 pub struct ConnectionCounts {
@@ -16,7 +17,7 @@ pub struct ConnectionCounts {
     by_core: Box<[AtomicU32]>,
     /// Connections that one core has handed to another, and that the other has not taken over yet.
     in_transit: AtomicU32,
-    by_listener: Mutex<HashMap<Address, Arc<ListenerConnections>>>,
+    by_listener: Mutex<HashMap<(Address, Transport), Arc<ListenerConnections>>>,
 }
 
 /// The connections of one listener over all cores.
@@ -37,12 +38,17 @@ impl ConnectionCounts {
     }
 
     /// The counts of a listener, the same for every core. Takes a lock: call it only to open a listener.
-    pub(super) fn listener(&self, address: &Address) -> Arc<ListenerConnections> {
+    pub(super) fn listener(
+        &self,
+        address: &Address,
+        transport: Transport,
+    ) -> Arc<ListenerConnections> {
         let mut listeners = self
             .by_listener
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        listeners.entry(address.clone()).or_default().clone()
+        let key = (address.clone(), transport);
+        listeners.entry(key).or_default().clone()
     }
 
     /// The core with the fewest connections, if core `index` has so many more than the mean that a transfer is worth

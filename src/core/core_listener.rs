@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::connection_counts::{ConnectionCounts, ListenerConnections};
 use crate::io::Address;
-use crate::plan::{ListenerId, ListenerPlan};
+use crate::plan::{ListenerId, ListenerPlan, Transport};
 
 /// The id in events of a listener that the plan no longer has.
 const GONE: ListenerId = ListenerId(u32::MAX);
@@ -17,8 +17,10 @@ pub struct CoreListener {
     pub id: Cell<ListenerId>,
     /// Its settings in the current plan.
     pub plan: RefCell<Rc<ListenerPlan>>,
-    /// Where it listens. A reload recognizes the listener by this address.
+    /// Where it listens. A reload recognizes the listener by this address and its transport.
     pub address: Address,
+    /// What its socket carries.
+    pub transport: Transport,
     /// The listener is closed or closing: connections end after their current exchange.
     is_leaving: Cell<bool>,
     pub(super) counts: Arc<ListenerConnections>,
@@ -31,8 +33,9 @@ impl CoreListener {
             id: Cell::new(id),
             plan: RefCell::new(Rc::new(plan.clone())),
             address: plan.address.clone(),
+            transport: plan.transport(),
             is_leaving: Cell::new(false),
-            counts: counts.listener(&plan.address),
+            counts: counts.listener(&plan.address, plan.transport()),
         })
     }
 

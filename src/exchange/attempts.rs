@@ -290,6 +290,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             must_be_fresh: self.failures.has_met_stale(),
             must_recheck: !self.may_repeat(exchange),
             switches_protocols: exchange.down.request().upgrade.is_some(),
+            is_raw: false,
         };
         let offered = poll_fn(|cx| Poll::Ready(self.take_offer(cx, need, exchange)));
         let (mut index, offer) = match offered.await {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
+use super::relays::RelayCounts;
 use crate::fault::Reason;
 use crate::policy::PolicyKind;
 use crate::tls::TlsFailure;
@@ -270,6 +271,7 @@ pub(super) struct ListenerCounts {
     /// Failed TLS connections, by kind.
     pub(super) tls_failures: [Counter; FAILURES],
     pub(super) http2: Http2Counts,
+    pub(super) relays: RelayCounts,
 }
 
 /// A core's counters for one route. With its handle, each route costs 576 bytes on each core. An exchange touches two
@@ -367,7 +369,7 @@ macro_rules! zero {
 }
 
 zero! {
-    ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2 }
+    ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2, relays }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges, reasons; opened, closed, reused, failed, answered, failures, last_cause, first_byte }

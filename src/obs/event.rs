@@ -27,7 +27,7 @@ pub struct ExchangeEvent<'a> {
     pub path: &'a [u8],
     /// The query as received, without its question mark; `None` if the target has none.
     pub query: Option<&'a [u8]>,
-    /// The client's protocol, such as `HTTP/1.1`; at most 8 bytes.
+    /// The client's protocol, such as `HTTP/1.1`; at most 8 bytes. `TCP` or `UDP` if Weir only passes bytes on.
     pub version: &'static str,
     /// The parameters of the client's TLS connection; `None` without TLS.
     pub tls: Option<TlsParameters>,

@@ -253,7 +253,7 @@ const TEXTS: usize = 11;
 const FIXED_BYTES: usize = 2 + 4 + 1 + 4 * 8 + 17 + 1 + 3 + 2 + 3 + 6 * 4 + 6 * 8 + TEXTS * 2;
 
 /// The protocol names that a record can hold; the first stands for all others.
-const VERSIONS: [&str; 5] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"];
+const VERSIONS: [&str; 7] = ["", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3", "TCP", "UDP"];
 
 const _: () = assert!(Reason::ALL.len() < NO_REASON as usize);
 const _: () = assert!(PolicyKind::ALL.len() < NO_POLICY as usize);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::CoreShared;
-use super::counters::{Counter, Detail, HANDSHAKES, Histogram, HistogramTotal, REASONS};
+use super::counters::{
+    Counter, Detail, HANDSHAKES, Histogram, HistogramTotal, ListenerCounts, REASONS,
+};
 use super::event::{CLASSES, GRPC_STATUSES};
-use super::http2;
 use super::metrics_page::{MetricKind, MetricsPage};
 use super::plan_counters::{NameTable, PlanCounters};
+use super::{http2, relays};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;
@@ -70,7 +72,8 @@ impl CoreView<'_> {
     }
 }
 
-fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
+/// The counters of every listener, by name.
+fn listener_counts<'v>(view: &'v CoreView<'_>) -> Vec<(&'v str, Vec<&'v ListenerCounts>)> {
     let counts = |id| {
         view.each(
             id,
@@ -79,7 +82,11 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
         )
     };
     let all = view.newest.names.listeners.unique();
-    let all: Vec<(&str, Vec<_>)> = all.map(|(id, name)| (&**name, counts(id))).collect();
+    all.map(|(id, name)| (&**name, counts(id))).collect()
+}
+
+fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
+    let all = listener_counts(view);
     page.family(
         "weir_exchanges_total",
         MetricKind::Counter,
@@ -150,6 +157,7 @@ fn listeners(view: &CoreView<'_>, page: &mut MetricsPage) {
         }
     }
     http2::listeners(&all, page);
+    relays::listeners(&all, page);
     page.family(
         "weir_grpc_calls_total",
         MetricKind::Counter,

@@ -22,6 +22,7 @@ mod metrics_page;
 mod plan_counters;
 pub mod process;
 mod redactor;
+mod relays;
 pub(crate) mod text;
 
 use std::cell::RefCell;
@@ -37,6 +38,7 @@ pub use event::{ExchangeEvent, Http2Tally};
 pub use crate::ids::RequestId;
 pub use process::LogLevel;
 pub use redactor::Redactor;
+pub use relays::{DatagramTally, DropCause};
 pub use weir_config::LogFormat;
 
 use weir_proto_h2::Error as H2Error;

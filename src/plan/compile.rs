@@ -12,8 +12,8 @@ use weir_proto_h1::{Claim, Claims};
 
 use super::route_plan::compile_errors;
 use super::{
-    Capacity, EndpointSets, Grants, ListenerPlan, LogFields, Plan, Problem, RetryPlan, RoutePlan,
-    RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
+    Capacity, EndpointSets, Grants, ListenerPlan, ListenerTarget, LogFields, Plan, Problem,
+    RetryPlan, RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
@@ -60,6 +60,14 @@ impl Plan {
                 upstream.dead_after = upstream.dead_after.max(route.timeouts.body_stall);
             }
         }
+        for listener in &config.listeners {
+            for to in listener.target.upstreams() {
+                if let Some(upstream) = upstreams.get_mut(to.index) {
+                    let idle = config.relay_idle_of(listener);
+                    upstream.dead_after = upstream.dead_after.max(idle);
+                }
+            }
+        }
         Ok(Self {
             epoch: 0,
             listeners,
@@ -95,8 +103,8 @@ impl Plan {
         let pooled = endpoints.connections_max(self);
         self.capacity = Capacity::of(config, pooled, grants, cores);
         for (listener, written) in self.listeners.iter_mut().zip(&config.listeners) {
-            let per_client = config.connections_per_client_of(written);
-            let count = config.connections_of(written).unwrap_or(u32::MAX);
+            let per_client = connections_per_client_max(config, written);
+            let count = connections_max(config, written);
             listener.connections_per_client_max = per_client.min(count);
         }
     }
@@ -220,18 +228,24 @@ fn compile_listeners(
             });
             Box::default()
         }),
-        name: listener.address.to_string().into(),
+        name: match &listener.target {
+            // A listener of the same address may accept connections.
+            weir_config::ListenerTarget::Udp(_) => format!("{}/udp", listener.address).into(),
+            _ => listener.address.to_string().into(),
+        },
+        target: ListenerTarget::compile(&listener.target),
         address: match &listener.address {
             weir_config::Address::Tcp(address) => Address::Ip(*address),
             weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
         },
-        timeouts: Timeouts::new(config.listener_timeouts(listener), config.limits),
+        timeouts: listener_timeouts(config, listener),
+        connect_timeout: listener.timeouts.connect,
         limits: head_limits(config.limits),
         takes_http2: listener.http2,
         shows_request_id: listener.request_id,
         http2: http2_limits(config),
-        connections_max: config.connections_of(listener).unwrap_or(u32::MAX),
-        connections_per_client_max: config.connections_per_client_of(listener),
+        connections_max: connections_max(config, listener),
+        connections_per_client_max: connections_per_client_max(config, listener),
         backlog: listener.backlog,
         tls: None,
         redirect_https: listener.redirect_https,
@@ -242,6 +256,33 @@ fn compile_listeners(
         keeps_odd_names: listener.underscores == Underscores::Keep,
     };
     config.listeners.iter().map(compile).collect()
+}
+
+fn listener_timeouts(config: &Config, listener: &weir_config::Listener) -> Timeouts {
+    let timeouts = Timeouts::new(config.listener_timeouts(listener), config.limits);
+    match listener.target {
+        weir_config::ListenerTarget::Http => timeouts,
+        _ => Timeouts {
+            idle: config.relay_idle_of(listener),
+            ..timeouts
+        },
+    }
+}
+
+/// Concurrent connections of a listener. Flows of datagrams have a limit of their own.
+fn connections_max(config: &Config, listener: &weir_config::Listener) -> u32 {
+    match listener.target {
+        weir_config::ListenerTarget::Udp(_) => u32::MAX,
+        _ => config.connections_of(listener).unwrap_or(u32::MAX),
+    }
+}
+
+/// Concurrent connections of one client address. Many clients may send datagrams from one address: resolvers do.
+fn connections_per_client_max(config: &Config, listener: &weir_config::Listener) -> u32 {
+    match listener.target {
+        weir_config::ListenerTarget::Udp(_) => u32::MAX,
+        _ => config.connections_per_client_of(listener),
+    }
 }
 
 fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> UpstreamPlan {

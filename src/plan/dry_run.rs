@@ -251,9 +251,10 @@ impl Plan {
         (0..).map(ListenerId).zip(&self.listeners)
     }
 
-    /// The listeners that a client reaches at a port.
+    /// The listeners of HTTP that a client reaches at a port.
     pub fn listeners_at(&self, port: u16) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {
         self.listener_ids()
+            .filter(|(_, listener)| listener.is_http())
             .filter(move |(_, listener)| match &listener.address {
                 Address::Ip(address) => address.port() == port,
                 Address::Unix(_) => false,
@@ -263,7 +264,9 @@ impl Plan {
     /// The listener that the dry run assumes: the first with the port. If no listener has the port, as behind a
     /// translation of addresses, the first that does not redirect to `https`.
     fn listener_for(&self, port: u16) -> Option<(ListenerId, &ListenerPlan)> {
-        let serves = |(_, listener): &(_, &ListenerPlan)| listener.redirect_https.is_none();
+        let serves = |(_, listener): &(_, &ListenerPlan)| {
+            listener.is_http() && listener.redirect_https.is_none()
+        };
         self.listeners_at(port)
             .next()
             .or_else(|| self.listener_ids().find(serves))

@@ -31,7 +31,7 @@ impl ListenerDiff {
     pub fn between(old: &Plan, new: &Plan) -> Self {
         let mut diff = Self::default();
         for (new_id, listener) in ids(new) {
-            let before = ids(old).find(|(_, old)| old.address == listener.address);
+            let before = ids(old).find(|(_, old)| old.has_same_socket(listener));
             match before {
                 None => diff.added.push(new_id),
                 Some((old_id, before)) => diff.kept.push(KeptListener {

@@ -14,6 +14,7 @@ mod endpoints;
 mod file_tests;
 mod forwarded_chain;
 mod listener_diff;
+mod listener_target;
 mod paths;
 mod retry_plan;
 mod route_plan;
@@ -33,6 +34,7 @@ pub use dry_run::{DryRequest, DryRun, default_port};
 pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, EndpointState, UnresolvedEndpoint};
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
+pub use listener_target::{ListenerTarget, ServerNames, Transport, UdpPlan};
 pub use paths::PathObjection;
 pub use retry_plan::RetryPlan;
 pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};
@@ -173,8 +175,13 @@ pub struct ListenerPlan {
     pub name: Arc<str>,
     /// Its address.
     pub address: Address,
-    /// Time limits until a route is known.
+    /// What becomes of its connections or datagrams.
+    pub target: ListenerTarget,
+    /// Time limits until a route is known. Without HTTP, `idle` is that of a whole connection.
     pub timeouts: Timeouts,
+    /// How long a connection to an endpoint may take to open, in place of the upstream's limit, for connections that
+    /// Weir only passes on.
+    pub connect_timeout: Option<Duration>,
     /// Limits of request heads and framing.
     pub limits: weir_proto_h1::Limits,
     /// Whether it accepts HTTP/2.
@@ -203,6 +210,31 @@ pub struct ListenerPlan {
     pub keeps_odd_names: bool,
     /// The policies that cover every request, also those that no route takes.
     pub steps: Box<[PlannedStep]>,
+}
+
+impl ListenerPlan {
+    /// Whether the listener serves HTTP.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        matches!(self.target, ListenerTarget::Http)
+    }
+
+    /// What its socket carries. Two listeners may share an address if their transports differ.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.target {
+            ListenerTarget::Udp(_) => Transport::Datagram,
+            ListenerTarget::Http | ListenerTarget::Tcp(_) | ListenerTarget::Passthrough(_) => {
+                Transport::Stream
+            }
+        }
+    }
+
+    /// Whether both have the same socket, so that a reload keeps it.
+    #[must_use]
+    pub fn has_same_socket(&self, other: &Self) -> bool {
+        self.address == other.address && self.transport() == other.transport()
+    }
 }
 
 /// Merged time limits: a listener's override the top level's; a route's override its upstream's, which override the top

@@ -18,7 +18,7 @@ use crate::limits::{
     LISTENER_SETTLE_MS,
 };
 use crate::obs::{CoreReport, LogLevel};
-use crate::plan::{ListenerId, ListenerPlan, Plan};
+use crate::plan::{ListenerId, ListenerPlan, Plan, Transport};
 use crate::tls;
 
 /// A listener that is open or closing.
@@ -68,7 +68,10 @@ impl<N: Net> CoreServer<N> {
                 continue;
             }
             let mut numbered = new.listeners.iter().zip(0..);
-            match numbered.find(|(plan, _)| plan.address == listener.address) {
+            let is_its = |plan: &ListenerPlan| {
+                plan.address == listener.address && plan.transport() == listener.transport
+            };
+            match numbered.find(|(plan, _)| is_its(plan)) {
                 Some((plan, id)) => {
                     listener.id.set(ListenerId(id));
                     *listener.plan.borrow_mut() = Rc::new(plan.clone());
@@ -213,7 +216,9 @@ impl<N: Net> CoreServer<N> {
         let listener = {
             let listeners = self.listeners.borrow();
             let all = listeners.iter().map(|open| &open.listener);
+            let accepts = |listener: &&Rc<CoreListener>| listener.transport == Transport::Stream;
             let same = all.filter(|listener| listener.address == *address);
+            let same = same.filter(accepts);
             same.min_by_key(|listener| listener.is_leaving()).cloned()
         };
         if let (Some(listener), Ok(connection)) = (listener, core.net.unpack(parcel)) {
@@ -226,9 +231,10 @@ impl<N: Net> CoreServer<N> {
     /// Serves a connection if the limits allow it, else refuses it.
     fn admit(self: &Rc<Self>, listener: &Rc<CoreListener>, connection: Connection<N>) {
         let core = &self.core;
-        let (is_tls, is_behind_balancer) = {
+        let (reads_http, is_behind_balancer) = {
             let plan = listener.plan.borrow();
-            (plan.tls.is_some(), plan.proxy_protocol.is_some())
+            let reads_http = plan.is_http() && plan.tls.is_none();
+            (reads_http, plan.proxy_protocol.is_some())
         };
         // A load balancer names the client only later, in its header.
         let client = connection.peer.filter(|_| !is_behind_balancer);
@@ -237,8 +243,9 @@ impl<N: Net> CoreServer<N> {
                 let served = connection::serve(self.clone(), admission, connection);
                 core.net.spawn(served);
             }
-            Err(reason) if is_tls => {
-                // The client could not read an answer in the clear, and a handshake costs more than a refusal is worth.
+            Err(reason) if !reads_http => {
+                // The client could not read an answer of HTTP in the clear, and a handshake costs more than a refusal
+                // is worth.
                 let peer = connection.peer.map(|peer| peer.ip());
                 exchange::report_turned_away(core, (listener.id.get(), peer), reason);
             }

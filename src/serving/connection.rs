@@ -16,6 +16,7 @@ use crate::core::{Admission, Core, Timer, guarded, report_panic};
 use crate::exchange::{self, AfterExchange, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
+use crate::l4::{AcceptedConnection, RelayConnection};
 use crate::limits::{
     BLOCK_BYTES, EXCHANGE_STEPS, IDLE_AFTER_MS, LINGER_MS, WAITING_CONNECTIONS_MAX,
 };
@@ -28,9 +29,10 @@ pub(super) fn serve<N: Net>(
     admission: Admission<N>,
     connection: Connection<N>,
 ) -> impl Future<Output = ()> {
-    let has_entry = {
+    let (has_entry, is_http) = {
         let plan = admission.listener.plan.borrow();
-        plan.tls.is_some() || plan.proxy_protocol.is_some()
+        let has_entry = plan.tls.is_some() || plan.proxy_protocol.is_some();
+        (has_entry, plan.is_http())
     };
     let mut idle = IdleConnection {
         wire: connection.into(),
@@ -49,6 +51,9 @@ pub(super) fn serve<N: Net>(
                 return;
             };
             idle = entered;
+        }
+        if !is_http {
+            return Box::pin(pass_on(server, idle)).await;
         }
         loop {
             let Some(mut first) = idle.wait(&server.core).await else {
@@ -82,6 +87,34 @@ pub(super) fn serve<N: Net>(
             };
             return Box::pin(linger(server, ended)).await;
         }
+    }
+}
+
+/// Serves a connection of a listener without HTTP: ends TLS, if the listener has it, and passes the bytes on.
+async fn pass_on<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
+    let core = &server.core;
+    let begun = RelayConnection::begin(core, server.plan(), &idle.admission, &idle.wire);
+    let Some(relayed) = begun else {
+        idle.wire.tx.abort();
+        return;
+    };
+    let is_tls = matches!(idle.wire.rx, WireRx::Tls(_));
+    if is_tls && !idle.open_tls(core).await {
+        if idle.report_handshake(core) != Some(TlsFailure::PlainHttp) {
+            idle.linger(core).await;
+        }
+        return;
+    }
+    idle.report_handshake(core);
+    let accepted = AcceptedConnection {
+        wire: idle.wire,
+        timer: idle.timer,
+        admission: idle.admission,
+        early: idle.early.map(|early| *early),
+    };
+    let served = Box::pin(relayed.serve(core.clone(), accepted));
+    if let Err(panic) = guarded(core, served).await {
+        report_panic(core, &*panic);
     }
 }
 

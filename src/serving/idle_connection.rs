@@ -80,6 +80,25 @@ impl<N: Net> IdleConnection<N> {
         .await
     }
 
+    /// Waits until the TLS handshake is complete. False: it has failed, was too slow, or the connection must end.
+    pub async fn open_tls(&mut self, core: &Rc<Core<N>>) -> bool {
+        let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
+        let mut patience = Patience::new(self, deadline);
+        poll_fn(|cx| {
+            self.timer.watch(cx);
+            if let WireRx::Tls(rx) = &mut self.wire.rx
+                && let Poll::Ready(opened) = rx.poll_open(cx)
+            {
+                return Poll::Ready(opened.is_ok());
+            }
+            match patience.is_over(self, core.net.now()) {
+                true => Poll::Ready(false),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
     /// Counts the handshake once, and logs why it failed, if it did.
     pub fn report_handshake(&mut self, core: &Core<N>) -> Option<TlsFailure> {
         let WireRx::Tls(rx) = &mut self.wire.rx else {

@@ -12,7 +12,6 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::halves::{TlsRx, TlsTx, halves};
-use super::parameters::AlpnProtocol;
 use super::session::{Session, TlsSide};
 use crate::io::{Pool, Rx, Tx};
 use crate::limits::TLS_SESSIONS_KEPT_MAX;
@@ -41,8 +40,8 @@ impl TlsClient {
         }
     }
 
-    /// Starts TLS on a connection to an endpoint. If the request needs a connection of its own, Weir does not offer
-    /// HTTP/2.
+    /// Starts TLS on a connection to an endpoint. `offered` replaces the protocols that Weir offers by ALPN: a request
+    /// that needs a connection of its own cannot use HTTP/2, and bytes that Weir only passes on have no protocol.
     ///
     /// # Errors
     /// rustls rejects the configuration, which loading would have found.
@@ -52,15 +51,12 @@ impl TlsClient {
         (rx, tx): (R, T),
         pool: &Pool,
         queue: &Rc<WorkQueue>,
-        needs_own_connection: bool,
+        offered: Option<Vec<Vec<u8>>>,
     ) -> io::Result<(TlsRx<R, T>, TlsTx<T>)> {
         let (config, name) = (self.config.clone(), name.0.clone());
-        let side = match needs_own_connection {
-            true => {
-                let offered = AlpnProtocol::offered(false);
-                UnbufferedClientConnection::new_with_alpn(config, name, offered)
-            }
-            false => UnbufferedClientConnection::new(config, name),
+        let side = match offered {
+            Some(offered) => UnbufferedClientConnection::new_with_alpn(config, name, offered),
+            None => UnbufferedClientConnection::new(config, name),
         };
         let side = side.map_err(io::Error::other)?;
         let session = Session::new(TlsSide::Client(side), tx, pool.clone());

@@ -18,8 +18,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite};
 use weir_config::{
-    CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, Excerpt, ListenTls, NamedFile,
-    Severity, TlsVersion, UpstreamTls, Verify,
+    CertFiles, Cipher, ClientCert, Code, Config, Diagnostic, Excerpt, ListenTls, Listener,
+    ListenerTarget, NamedFile, Severity, TlsVersion, UpstreamTls, Verify,
 };
 
 use super::certificate_identity::CertificateIdentity;
@@ -116,7 +116,7 @@ fn read_all(
         let server = listener
             .tls
             .as_ref()
-            .and_then(|tls| reader.server(tls, tickets, listener.http2));
+            .and_then(|tls| reader.server(tls, tickets, offered_on(listener)));
         reader.loaded.servers.push(server);
     }
     for upstream in &config.upstreams {
@@ -132,6 +132,14 @@ fn read_all(
         Ok((reader.loaded, weir_config::bounded(reader.warnings)))
     } else {
         Err(weir_config::bounded(reader.errors))
+    }
+}
+
+/// The protocols that a listener offers by ALPN. Without HTTP it offers none, and accepts clients that ask for any.
+fn offered_on(listener: &Listener) -> Vec<Vec<u8>> {
+    match listener.target {
+        ListenerTarget::Http => super::AlpnProtocol::offered(listener.http2),
+        _ => Vec::new(),
     }
 }
 
@@ -153,7 +161,7 @@ impl TlsLoader<'_> {
         &mut self,
         tls: &ListenTls,
         tickets: Option<&TicketKeys>,
-        http2: bool,
+        offered: Vec<Vec<u8>>,
     ) -> Option<Arc<TlsServer>> {
         let provider = Arc::new(provider(&tls.ciphers));
         let mut names = CertificatesByName::new(provider.cipher_suites.clone());
@@ -200,7 +208,7 @@ impl TlsLoader<'_> {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(names));
-        apply_common_settings(&mut config, http2);
+        apply_common_settings(&mut config, offered);
         if let Some(tickets) = tickets {
             match tickets.for_verification(clients) {
                 Ok(ticketer) => config.ticketer = ticketer,

@@ -95,10 +95,10 @@ impl TicketKeys {
 }
 
 /// Applies the settings that all listeners share.
-pub(super) fn apply_common_settings(config: &mut ServerConfig, http2: bool) {
+pub(super) fn apply_common_settings(config: &mut ServerConfig, offered: Vec<Vec<u8>>) {
     // Only tickets resume sessions: other cores do not know the sessions that one core remembers.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = super::AlpnProtocol::offered(http2);
+    config.alpn_protocols = offered;
     // Among the suites that Weir accepts, the client picks what its hardware does well.
     config.ignore_client_order = false;
 }

@@ -204,8 +204,8 @@ impl<N: Net> Connector<'_, N> {
         Ok(connected?.ok_or(late)?)
     }
 
-    /// Opens a connection within its time.
-    async fn connect(
+    /// Opens a connection within its time. Adds the time spent to `spent`.
+    pub async fn connect(
         &self,
         endpoint: &Rc<Endpoint<N>>,
         permit: ConnectionPermit<N>,
@@ -222,7 +222,12 @@ impl<N: Net> Connector<'_, N> {
             };
             proxy_protocol::write(version, need.owner, target)
         });
-        let mut opening = pin!(open(core, endpoint, header, need.switches_protocols));
+        let offered = match (need.is_raw, need.switches_protocols) {
+            (true, _) => Some(Vec::new()),
+            (false, true) => Some(tls::AlpnProtocol::offered(false)),
+            (false, false) => None,
+        };
+        let mut opening = pin!(open(core, endpoint, header, offered));
         let opened = waiter.until(began + self.timeout, |cx| opening.as_mut().poll(cx));
         let opened = opened.await;
         *spent += core.net.now().since(began);
@@ -244,7 +249,7 @@ async fn open<N: Net>(
     core: &Rc<Core<N>>,
     endpoint: &Endpoint<N>,
     header: Option<Vec<u8>>,
-    is_http1_only: bool,
+    offered: Option<Vec<Vec<u8>>>,
 ) -> Result<Wire<N>, ConnectFailure> {
     let mut connected = core.net.connect(&endpoint.address).await;
     if let Err(error) = &connected
@@ -262,7 +267,7 @@ async fn open<N: Net>(
         None => Ok(connection.into()),
         // In a box, because handshakes are rare and their state is large.
         Some(secure) => {
-            let shaken = shake_hands(core, secure, connection, &endpoint.name, is_http1_only);
+            let shaken = shake_hands(core, secure, connection, &endpoint.name, offered);
             Ok(Box::pin(shaken).await?)
         }
     }
@@ -273,13 +278,13 @@ async fn shake_hands<N: Net>(
     secure: EndpointTls,
     connection: Connection<N>,
     name: &str,
-    is_http1_only: bool,
+    offered: Option<Vec<Vec<u8>>>,
 ) -> Result<Wire<N>, Reason> {
     let Connection { rx, tx, peer } = connection;
     let (pool, queue) = (core.net.pool(), &core.handshake_queue);
     let begun = secure
         .client
-        .connect(&secure.name, (rx, tx), pool, queue, is_http1_only);
+        .connect(&secure.name, (rx, tx), pool, queue, offered);
     let (mut rx, tx) = begun.map_err(|_| Reason::Internal)?;
     if poll_fn(|cx| rx.poll_open(cx)).await.is_err() {
         core.report_endpoint_tls(format_args!("endpoint {name}"), rx.cause());

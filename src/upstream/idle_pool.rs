@@ -99,6 +99,9 @@ pub struct ConnectionNeed {
     pub must_recheck: bool,
     /// The request switches protocols and needs an HTTP/1.1 connection of its own.
     pub switches_protocols: bool,
+    /// The connection carries bytes that Weir only passes on, so it has no protocol. `switches_protocols` and
+    /// `must_be_fresh` are set too.
+    pub is_raw: bool,
 }
 
 impl<N: Net> Endpoint<N> {

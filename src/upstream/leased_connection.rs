@@ -56,7 +56,7 @@ impl<N: Net> LeasedConnection<N> {
     }
 
     /// Closes the connection and returns its permit, which allows another.
-    pub(super) fn close(self) -> ConnectionPermit<N> {
+    pub fn close(self) -> ConnectionPermit<N> {
         let mut permit = self.permit;
         permit.close();
         permit

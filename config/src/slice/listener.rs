@@ -1,10 +1,12 @@
 //! `[listen."ADDR"]`: an address that accepts connections.
 
+use toml::de::DeTable;
+
 use crate::decode::decoder::{Decoder, Spanned, Value};
 use crate::decode::kind::ValueKind;
 use crate::decode::kinds::{
     BooleanKind, Choice, Count, InScope, KeyPlaceholder, Keywords, NamedEntry, OneOrMany,
-    SpannedKind, TextKind, integer,
+    PlainText, SpannedKind, TextKind, integer,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::{ForeignName, Shape};
@@ -15,6 +17,10 @@ use crate::slice::address_claims::{
     AddressClaim, AddressClaims, advise_leaving_out, is_same_address,
 };
 use crate::slice::limits::{CONNECTIONS_MAX, Limits, report_unreachable_per_client};
+use crate::slice::listener_target::{
+    ListenerTable, ListenerTarget, PassthroughKind, RawTargets, RawUdp, UdpKind, check_keys,
+    check_limit_keys,
+};
 use crate::slice::listener_tls::{ListenTls, ListenTlsKind};
 use crate::slice::timeouts::{InListener, TimeoutsPatch};
 use crate::text::diagnostic::{Code, Position};
@@ -50,6 +56,8 @@ pub struct Listener {
     pub http2: bool,
     /// Whether its answers carry the request id.
     pub request_id: bool,
+    /// What becomes of its connections or datagrams.
+    pub target: ListenerTarget,
     /// TLS; `None` in the clear.
     pub tls: Option<ListenTls>,
     /// The `https` port that it redirects every request to.
@@ -79,6 +87,7 @@ impl Listener {
             backlog: BACKLOG.value,
             http2: HTTP2.value,
             request_id: REQUEST_ID.value,
+            target: ListenerTarget::Http,
             tls: None,
             redirect_https: None,
             proxy_protocol: Vec::new(),
@@ -122,6 +131,11 @@ const FOREIGN_NAMES: &[ForeignName] = &[
     ),
     (&["accept_proxy"], "`proxy_protocol`"),
     (&["redirect"], "`redirect_https`"),
+    (
+        &["proxy_pass", "to", "upstream", "stream"],
+        "`tcp`, or a `[[route]]` for HTTP",
+    ),
+    (&["sni", "ssl_preread", "host_sni"], "`passthrough`"),
 ];
 
 table! {
@@ -144,6 +158,16 @@ table! {
         preset(REQUEST_ID) request_id: bool = "request_id" as BooleanKind;
         /// Speaks TLS with these certificates. Without it, the listener speaks HTTP in the clear.
         optional tls: Spanned<Option<ListenTls>> = "tls" as SpannedKind<ListenTlsKind>;
+        /// Passes the bytes of every connection to an endpoint of this upstream, in both directions, in place of HTTP.
+        /// With `tls`, Weir ends TLS and passes on what was inside. [l4.md](l4.md) has the details.
+        optional tcp: Spanned<String> = "tcp" as SpannedKind<PlainText>;
+        /// Passes TLS connections on without ending TLS, each to the upstream of the name that its client asks for
+        /// (SNI): a name, `*.NAME` for all names below it, or `*` for every other and for clients that ask for none.
+        /// Weir refuses a name that no entry has.
+        optional passthrough: Spanned<Vec<NamedEntry<Spanned<String>>>> = "passthrough" as PassthroughKind;
+        /// Passes datagrams to an endpoint of this upstream, and its answers back. It may stand beside `tcp` or
+        /// `passthrough`, as for DNS.
+        optional udp: Spanned<RawUdp> = "udp" as UdpKind;
         /// Redirects every request to `https`: `true` to port 443, a number to another port. The status is 308, so
         /// clients keep method and body, and remember it. A request that a trusted proxy received over `https` is
         /// served.
@@ -157,7 +181,8 @@ table! {
         /// `"drop"` protects endpoints behind CGI, WSGI or PHP, which take `X_User` for `X-User`. `"keep"` keeps those
         /// that no endpoint can take for a field that Weir knows. A gRPC request always keeps underscores and dots.
         preset(UNDERSCORES) underscores: Underscores = "underscores" as Choice<Underscores>;
-        /// Time limits for connections of this listener. Only `head` and `idle` have an effect.
+        /// Time limits for connections of this listener: `head` and `idle`; with `tcp` or `passthrough` `connect` too,
+        /// and `idle` is 10 minutes by default.
         optional timeouts: TimeoutsPatch = "timeouts" as InScope<InListener, TimeoutsPatch>;
         with policies: RawListenerPolicies;
     }
@@ -168,6 +193,7 @@ pub(crate) fn check_listeners(
     entries: Vec<NamedEntry<RawListener>>,
     limits: &Limits,
     upstreams: &UpstreamNames,
+    root: &DeTable<'_>,
     claims: &mut AddressClaims,
     cx: &mut Decoder<'_>,
 ) -> Vec<Listener> {
@@ -197,21 +223,34 @@ pub(crate) fn check_listeners(
             continue;
         }
         let Some(raw) = value else { continue };
-        listeners.push(raw.build(address, limits, upstreams, name.span, cx));
+        let table = ListenerTable {
+            root,
+            name: &name.value,
+        };
+        listeners.extend(raw.build(address, limits, upstreams, &table, name.span, cx));
     }
     listeners
 }
 
 impl RawListener {
-    /// The listener at `address`, which stands at `name` in the file.
+    /// The listener at `address`, which stands at `name` in the file: one for its connections, one for its datagrams,
+    /// or both.
     fn build(
         self,
         address: Address,
         limits: &Limits,
         upstreams: &UpstreamNames,
+        table: &ListenerTable<'_>,
         name: Span,
         cx: &mut Decoder<'_>,
-    ) -> Listener {
+    ) -> impl Iterator<Item = Listener> + use<> {
+        let targets = RawTargets {
+            tcp: self.tcp,
+            passthrough: self.passthrough,
+            udp: self.udp,
+        };
+        let targets = targets.build(&address, upstreams, cx);
+        check_keys(&targets, table, cx);
         let connections = self.connections.map(|spanned| spanned.value);
         if let (Some(per_client), Some(connections)) = (
             &self.connections_per_client,
@@ -247,7 +286,10 @@ impl RawListener {
             policies: &self.policies,
         };
         let policies = ListenerPolicies::combine(&[own], &place, cx);
-        Listener {
+        if targets.stream.is_some() || targets.udp.is_some() {
+            check_limit_keys(&policies, table, cx);
+        }
+        let listener = Listener {
             policies,
             address,
             connections,
@@ -255,6 +297,7 @@ impl RawListener {
             backlog: self.backlog,
             http2: self.http2,
             request_id: self.request_id,
+            target: ListenerTarget::Http,
             tls,
             redirect_https: self.redirect_https.and_then(|spanned| spanned.value),
             proxy_protocol: self.proxy_protocol.unwrap_or_default(),
@@ -262,7 +305,21 @@ impl RawListener {
             underscores: self.underscores,
             timeouts: self.timeouts.unwrap_or_default(),
             position: cx.position(&name),
-        }
+        };
+        let udp = targets.udp.map(|target| Listener {
+            target,
+            tls: None,
+            proxy_protocol: Vec::new(),
+            ..listener.clone()
+        });
+        let stream = match (targets.stream, &udp) {
+            (None, Some(_)) => None,
+            (target, _) => Some(Listener {
+                target: target.unwrap_or_default(),
+                ..listener
+            }),
+        };
+        stream.into_iter().chain(udp)
     }
 }
 

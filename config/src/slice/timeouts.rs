@@ -112,7 +112,6 @@ pub(crate) struct InListener;
 
 impl TableScope for InListener {
     const NO_EFFECT: &'static [(&'static str, &'static str)] = &[
-        ("connect", NOT_OF_LISTENERS),
         ("queue", NOT_OF_LISTENERS),
         ("first_byte", NOT_OF_LISTENERS),
         ("body_stall", NOT_OF_LISTENERS),
