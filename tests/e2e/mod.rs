@@ -25,7 +25,7 @@ pub use issuer::{Issuer, TokenKey, key_set};
 pub use lines::Lines;
 pub use message::Message;
 pub use tls::{tls_config, tls_connect, tls_roots, tls_to};
-pub use weir::{Entry, Weir, free_address, route_to, run_weir};
+pub use weir::{Entry, Weir, binary, free_address, route_to, run_weir};
 
 /// The deadline of everything that a test expects to happen. Generous, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);

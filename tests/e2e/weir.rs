@@ -58,7 +58,7 @@ impl Weir {
     /// Like `start`, in a directory made by [`Weir::dir`]. Dropping the `Weir` deletes the directory.
     #[track_caller]
     pub fn start_in(dir: &Path, config: &str) -> Self {
-        Self::start_with_command(dir, config, Command::new(env!("CARGO_BIN_EXE_weir")))
+        Self::start_with_command(dir, config, Command::new(binary()))
     }
 
     /// Like `start_in`, run by a command that executes its arguments: `env` with variables and the binary, for example.
@@ -68,7 +68,7 @@ impl Weir {
         let processor = processor();
         std::fs::write(&file, complete(config, processor)).unwrap();
         command.arg("run").arg(&file);
-        if command.get_program() == env!("CARGO_BIN_EXE_weir") {
+        if command.get_program() == binary().as_os_str() {
             command.stdin(Stdio::null());
         }
         let mut weir = Self::spawn(command, dir, processor);
@@ -334,6 +334,12 @@ pub fn run_weir(arguments: &[&str]) -> (Option<i32>, String) {
     let output = [stdout.to_end(), stderr.to_end()].concat().join("\n");
     let status = status.unwrap_or_else(|| panic!("{arguments:?} does not exit: {output}"));
     (status.code(), output)
+}
+
+/// The binary under test, unless `WEIR_BINARY` names another.
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("WEIR_BINARY").map(PathBuf::from);
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_weir").into())
 }
 
 /// An address with a port that is free now.
