@@ -700,11 +700,21 @@ fn the_commands_change_a_running_weir() {
     run(&["reload"]);
     run(&["upstream", "remove", "up", &b.name, "--persist"]);
     assert_eq!(run(&["upstream", "list"]).lines().count(), 2);
-    // What goes wrong says what helps.
-    let admin = admin.to_string();
+}
+
+#[test]
+fn commands_say_what_is_wrong_and_what_helps() {
+    let weir = start(
+        "[[route]]\nmatch = \"/*\"\nrespond = 200\n[upstream.up]\nservers = [\"127.0.0.1:1\"]\n[[route]]\nmatch = \"/up/*\"\nto = \"up\"\n",
+    );
+    let dir = Weir::dir();
+    fs::write(dir.join("token"), TOKEN).unwrap();
+    let (admin, token) = (weir.admin.to_string(), dir.join("token"));
+    let instance = ["--admin", &admin, "--token-file", as_text(&token)];
+    let drain = ["upstream", "drain", "up", "10.0.0.9:1"];
     for (arguments, code, text) in [
         (
-            &["upstream", "drain", "up", "10.0.0.9:1", file[0], file[1]][..],
+            &[&drain[..], &instance[..]].concat()[..],
             1,
             "no endpoint `10.0.0.9:1`",
         ),
@@ -737,6 +747,7 @@ fn the_commands_change_a_running_weir() {
         assert_eq!(found, Some(code), "{arguments:?}: {output}");
         assert!(output.contains(text), "{arguments:?}: {output}");
     }
+    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]
