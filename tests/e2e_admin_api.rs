@@ -363,6 +363,17 @@ fn endpoints_are_added_drained_weighted_and_removed() {
     patch(&weir, &a, &json!({ "state": "maintenance" }));
     weir.ask(get("/none"))
         .expect_refusal(503, "no_endpoint", "destination_unavailable");
+    let asked = json!({ "method": "GET", "url": "http://weir.test/" });
+    let (_, explained) = call(&weir, "POST", "/api/explain", &asked);
+    let text = explained["text"].as_str().unwrap();
+    assert!(
+        text.contains(&format!("endpoint {}, maintenance\n", a.name)),
+        "{text}"
+    );
+    assert!(
+        text.contains("answer     503, reason no_endpoint"),
+        "{text}"
+    );
     let changes = read(&weir, "/api/changes");
     let wanted = json!([
         { "upstream": "up", "address": a.name, "state": "maintenance", "persist": false },

@@ -13,9 +13,9 @@ use weir_config::{EncodedSlash, show_duration, show_size};
 use crate::control::ExplainRequest;
 use crate::fault::Reason;
 use crate::plan::{
-    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointState, ListenerPlan,
-    PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan, RouteTarget,
-    UpstreamPlan, default_port,
+    Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointSpec, EndpointState,
+    ListenerPlan, PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan,
+    RouteTarget, UpstreamPlan, default_port,
 };
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
@@ -406,14 +406,15 @@ fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
             endpoint.name, endpoint.why
         );
     }
-    if set.endpoints.is_empty() {
-        let reason = Reason::Unresolved;
-        let _ = writeln!(
-            out,
-            "answer     {}, reason {}, until a name is found",
-            reason.status(),
-            reason.code()
-        );
+    let takes_requests =
+        |endpoint: &EndpointSpec| endpoint.state == EndpointState::Ready && endpoint.weight > 0;
+    if !set.endpoints.iter().any(takes_requests) {
+        let (reason, until) = match set.endpoints.is_empty() && !set.unresolved.is_empty() {
+            true => (Reason::Unresolved, "a name is found"),
+            false => (Reason::NoEndpoint, "an endpoint takes requests"),
+        };
+        let (status, code) = (reason.status(), reason.code());
+        let _ = writeln!(out, "answer     {status}, reason {code}, until {until}");
     }
 }
 
