@@ -172,6 +172,10 @@ reasons! {
     Unresolved "unresolved" 503 "dns_error";
     /// Every endpoint has as many connections as it may have, and the queue for them is full.
     UpstreamLimit "upstream_limit" 503 "connection_limit_reached";
+    /// The upstream has failed too often, or has as many requests as it may have; Retry-After says when to try again.
+    CircuitOpen "circuit_open" 503 "destination_unavailable";
+    /// The upstream has as many requests as it can serve without growing slower.
+    UpstreamOverloaded "upstream_overloaded" 503 "destination_unavailable";
     /// No connection to an endpoint became free in time.
     QueueTimeout "queue_timeout" 503 "connection_limit_reached";
     /// No endpoint accepted a connection.

@@ -156,6 +156,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// The resolution of deadlines.
 pub const TIMER_TICK_MS: u64 = 20;
 
+/// How long retries leave an endpoint alone at most that asks for it with `Retry-After`. A longer outage is for health
+/// checks to find out.
+pub const RETRY_AFTER_MAX_MS: u64 = 10_000;
+
 /// How often a core looks for idle upstream connections to close.
 pub const HOUSEKEEPING_MS: u64 = 1_000;
 

@@ -3,6 +3,10 @@
 
 mod e2e;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::SeqCst;
+
 use e2e::*;
 
 /// Retries that no budget stops.
@@ -195,4 +199,125 @@ fn retries_of_answers_have_a_budget() {
     }
     let sent = bad.requests().len() + other.requests().len();
     assert!((103..=120).contains(&sent), "{sent} requests were sent");
+}
+
+#[test]
+fn retries_leave_an_endpoint_alone_that_asks_for_it() {
+    let (asked, answered) = (
+        Endpoint::answering(
+            |_| "HTTP/1.1 503 Busy\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+        ),
+        Endpoint::answering(|_| "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
+    );
+    // Nearly all requests go to the second endpoint first.
+    let (one, two) = (&asked.name, &answered.name);
+    let weir = Weir::start(&format!(
+        "cores = 1\nretries = {{ {FREE}, count = 5 }}\n[upstream.up]\nbalance = \"round_robin\"\n\
+         servers = [{{ address = \"{one}\", weight = 1 }}, {{ address = \"{two}\", weight = 20 }}]\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    ));
+    while asked.requests().is_empty() {
+        weir.ask(get("/"));
+    }
+    let (first, second) = (asked.requests().len(), answered.requests().len());
+    for _ in 0..10 {
+        assert_eq!(weir.ask(get("/")).status(), 503);
+    }
+    assert_eq!(answered.requests().len() - second, 10);
+    let more = asked.requests().len() - first;
+    assert!(more <= 1, "{more} retries went to the one that has asked");
+}
+
+/// An upstream whose endpoint answers with the status that the test sets.
+fn switchable(status: &Arc<AtomicU16>) -> Endpoint {
+    let status = status.clone();
+    Endpoint::answering(move |_| {
+        let status = status.load(SeqCst);
+        format!("HTTP/1.1 {status} Set\r\nContent-Length: 0\r\n\r\n")
+    })
+}
+
+/// A Weir on two cores with these keys of its upstream.
+fn with_upstream(keys: &str, endpoint: &Endpoint) -> Weir {
+    let name = &endpoint.name;
+    Weir::start(&format!(
+        "cores = 2\n[upstream.up]\nservers = [\"{name}\"]\n{keys}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+    ))
+}
+
+#[test]
+fn a_breaker_opens_and_closes() {
+    let status = Arc::new(AtomicU16::new(500));
+    let endpoint = switchable(&status);
+    let weir = with_upstream(
+        "breaker = { min_requests = 6, open_for = \"300ms\" }",
+        &endpoint,
+    );
+    let open = || weir.metric("weir_upstream_breaker_open{upstream=\"up\"}");
+    assert_eq!(open(), 0.0);
+    // Clients on connections of their own, so that both cores serve some.
+    for _ in 0..6 {
+        assert_eq!(weir.ask(get("/")).status(), 500);
+    }
+    let refused = weir.ask(get("/refused"));
+    refused.expect_refusal(503, "circuit_open", "destination_unavailable");
+    assert_eq!(refused.field("Retry-After"), Some("1"));
+    assert_eq!(weir.entry("/refused").number("attempts"), 0.0);
+    assert_eq!(open(), 1.0);
+    weir.wait_for("the circuit of upstream up has opened");
+    status.store(200, SeqCst);
+    eventually("the circuit closes", || {
+        weir.ask(get("/"));
+        (open() == 0.0).then_some(())
+    });
+    for _ in 0..10 {
+        assert_eq!(weir.ask(get("/")).status(), 200);
+    }
+}
+
+#[test]
+fn requests_at_once_are_bounded_over_all_cores() {
+    let hanging = hangs();
+    let weir = with_upstream("breaker = { requests = 3 }", &hanging);
+    let clients: Vec<_> = (0..3).map(|_| weir.connect()).collect();
+    for client in &clients {
+        client.send(get("/hangs"));
+    }
+    eventually("three requests", || {
+        (hanging.connections() == 3).then_some(())
+    });
+    for _ in 0..8 {
+        weir.ask(get("/"))
+            .expect_refusal(503, "circuit_open", "destination_unavailable");
+    }
+    assert_eq!(hanging.connections(), 3);
+    let open = weir.metric("weir_upstream_breaker_open{upstream=\"up\"}");
+    assert_eq!(open, 0.0, "who is within the limit is served");
+    clients
+        .into_iter()
+        .for_each(|mut client| client.reset_now());
+    eventually("places are free again", || {
+        weir.connect().send(get("/"));
+        (hanging.connections() > 3).then_some(())
+    });
+}
+
+#[test]
+fn adaptive_concurrency_refuses_more_than_the_upstream_serves() {
+    let hanging = hangs();
+    let weir = with_upstream("adaptive_concurrency = true", &hanging);
+    // No answer has come, so each of the two cores has its first limit, 64.
+    let clients: Vec<_> = (0..200)
+        .map(|_| {
+            let client = weir.connect();
+            client.send(get("/"));
+            client
+        })
+        .collect();
+    let refused = "weir_upstream_reasons_total{upstream=\"up\",reason=\"upstream_overloaded\"}";
+    eventually("the rest is refused", || {
+        (weir.metric(refused) >= 72.0).then_some(())
+    });
+    assert!(hanging.connections() <= 128);
+    drop(clients);
 }

@@ -59,6 +59,7 @@ pub use schema::schema;
 pub use slice::access_log::{AccessLog, LogFormat, LogTarget};
 pub use slice::admin::Admin;
 pub use slice::balance::{Balance, HashKey};
+pub use slice::breaker::Breaker;
 pub use slice::cores::{Cores, Driver};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
 pub use slice::http2::Http2;

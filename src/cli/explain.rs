@@ -476,6 +476,25 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             "failover   if Weir cannot connect, it tries the next endpoint, at most {max} connections in all"
         ),
     };
+    if let Some(breaker) = &upstream.breaker {
+        let most = breaker.requests_max.map_or(String::new(), |max| {
+            format!("at most {max} requests at once; ")
+        });
+        let _ = writeln!(
+            out,
+            "breaker    {most}open for {} when {}% of at least {} requests of the last {} fail",
+            show_duration(breaker.open_for),
+            breaker.error_percent,
+            breaker.requests_min,
+            show_duration(breaker.window),
+        );
+    }
+    if upstream.has_adaptive_concurrency {
+        let _ = writeln!(
+            out,
+            "limit      as many requests at once as the upstream serves without growing slower, on each core"
+        );
+    }
     let most = route.body_bytes_max.map_or_else(
         || "of any size".to_owned(),
         |max| format!("at most {}", show_size(max)),

@@ -57,6 +57,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     state.ip_lists.metrics(&mut page);
     state.issuer_keys.metrics(&mut page);
     unverified(&state.config, &mut page);
+    breakers(control, &state.config, &mut page);
     state.missing_names.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
     limits(&state.policies.limits, &mut page);
@@ -110,6 +111,22 @@ fn unverified(config: &weir_config::Config, page: &mut MetricsPage) {
         let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
         if speaks && upstream.tls.verify == weir_config::Verify::Off {
             page.sample(&[("upstream", &upstream.name)], 1);
+        }
+    }
+}
+
+/// The circuits of upstreams with a breaker.
+fn breakers(control: &Control, config: &weir_config::Config, page: &mut MetricsPage) {
+    page.family(
+        "weir_upstream_breaker_open",
+        MetricKind::Gauge,
+        "1 while the circuit of an upstream with a `breaker` is open or half open.",
+    );
+    let registry = control.cores.upstreams();
+    for upstream in &config.upstreams {
+        if upstream.breaker.is_some() {
+            let is_open = registry.is_circuit_open(&upstream.name);
+            page.sample(&[("upstream", &upstream.name)], is_open.into());
         }
     }
 }

@@ -13,7 +13,7 @@ use super::exchange_waiter::ExchangeWaiter;
 use super::failures::{Failure, Failures, Repeat};
 use super::relay::{Relay, Relayed};
 use super::replay::Replay;
-use super::{Exchange, grpc};
+use super::{Exchange, grpc, retry_after};
 use crate::conn::{ResponsePart, tunnel};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Side};
@@ -91,6 +91,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         if let Some(route) = route {
             self.prepare_request(route);
         }
+        let guarded = upstream.admit(self.core.net.now());
+        let guarded = guarded.map_err(|reason| Fault::local(Phase::Connect, reason))?;
         upstream.budget.count_request(self.core.net.now());
         let mut attempts = Attempts {
             plan,
@@ -107,25 +109,11 @@ impl<'a, N: Net> Exchange<'a, N> {
             .deadline
             .min(total)
             .min(after(began, patience.flatten()));
-        loop {
-            let repeat = match attempts.attempt(self).await {
-                Ok(Attempted::Answered) => return Ok(()),
-                Ok(Attempted::Rejected(repeat)) => repeat,
-                Err(AttemptFailure { fault, was_stale }) => {
-                    if !was_stale {
-                        attempts.count_failure(&self.record, fault);
-                    }
-                    let may_repeat = attempts.may_repeat(self);
-                    let retry = attempts.retry();
-                    let failure = Failure::classify(fault, was_stale, may_repeat, retry);
-                    attempts.repeat_after(self, failure).ok_or(fault)?
-                }
-            };
-            self.core.obs.borrow().retry(upstream.id());
-            if repeat == Repeat::AfterBackoff {
-                attempts.back_off(self).await?;
-            }
+        let ended = attempts.make(self).await;
+        if let Some(guarded) = guarded {
+            self.finish_guarded(guarded, &ended);
         }
+        ended
     }
 
     /// Fails if the client has cancelled. An HTTP/2 client may reset its stream while the request is queued or waits
@@ -189,6 +177,29 @@ impl<'a, N: Net> Attempts<'a, N> {
     #[inline]
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
         self.route.and_then(|route| route.body_bytes_max)
+    }
+
+    /// Makes attempts until the client has an answer, or none follows.
+    async fn make(&mut self, exchange: &mut Exchange<'a, N>) -> Result<(), Fault> {
+        loop {
+            let repeat = match self.attempt(exchange).await {
+                Ok(Attempted::Answered) => return Ok(()),
+                Ok(Attempted::Rejected(repeat)) => repeat,
+                Err(AttemptFailure { fault, was_stale }) => {
+                    if !was_stale {
+                        self.count_failure(&exchange.record, fault);
+                    }
+                    let may_repeat = self.may_repeat(exchange);
+                    let retry = self.retry();
+                    let failure = Failure::classify(fault, was_stale, may_repeat, retry);
+                    self.repeat_after(exchange, failure).ok_or(fault)?
+                }
+            };
+            exchange.core.obs.borrow().retry(self.upstream.id());
+            if repeat == Repeat::AfterBackoff {
+                self.back_off(exchange).await?;
+            }
+        }
     }
 
     /// Makes one attempt.
@@ -446,7 +457,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             false => head.status,
         };
         if status >= 400
-            && let Some(repeat) = self.repeat_after_answer(exchange, status)
+            && let Some(repeat) = self.repeat_after_answer(exchange, status, head, block)
         {
             return Heard::Retry(repeat);
         }
@@ -458,7 +469,21 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// How to repeat the attempt after an answer with this status. `None`: the client gets the answer.
     #[cold]
-    fn repeat_after_answer(&mut self, exchange: &Exchange<'a, N>, status: u16) -> Option<Repeat> {
+    fn repeat_after_answer(
+        &mut self,
+        exchange: &Exchange<'a, N>,
+        status: u16,
+        head: &Head,
+        block: &[u8],
+    ) -> Option<Repeat> {
+        let core = exchange.core;
+        if matches!(status, 429 | 503)
+            && let Some(pause) = retry_after::read(head, block, core.net.wall_ms())
+            && let Some(index) = exchange.record.endpoint
+            && let Some(endpoint) = self.upstream.endpoints.get(index as usize)
+        {
+            endpoint.leave_alone_until(core.net.now() + pause);
+        }
         let may_repeat = self.may_repeat(exchange);
         let failure = Failure::classify_status(status, may_repeat, self.retry());
         self.repeat_after(exchange, failure?)
@@ -476,6 +501,12 @@ impl<'a, N: Net> Attempts<'a, N> {
         if self.is_bound && exchange.authenticates() {
             // The credentials are valid only on that connection.
             return None;
+        }
+        if failure != Failure::NotConnected {
+            self.tried.note_retry(exchange.core.net.now());
+            if !self.upstream.may_retry(&self.tried) {
+                return None;
+            }
         }
         let (retry, budget) = (self.retry(), &self.upstream.budget);
         let has_untried = self.upstream.has_untried(&self.tried);

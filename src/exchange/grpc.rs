@@ -115,6 +115,7 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
+const DATA_LOSS: u32 = 15;
 const UNAUTHENTICATED: u32 = 16;
 
 /// The gRPC status of a reason. Most follow from the HTTP status as in gRPC's `http-grpc-status-mapping`; deadlines
@@ -124,6 +125,14 @@ fn status_of(reason: Reason) -> u32 {
         Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BodyTimeout => DEADLINE_EXCEEDED,
         _ => status_of_http(reason.status()),
     }
+}
+
+/// Whether a call with this status failed because of the server.
+pub(super) const fn is_server_error(status: u32) -> bool {
+    matches!(
+        status,
+        UNKNOWN | DEADLINE_EXCEEDED | INTERNAL | UNAVAILABLE | DATA_LOSS
+    )
 }
 
 /// The status of a call whose answer has none.

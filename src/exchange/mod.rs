@@ -15,6 +15,7 @@ mod exchange_waiter;
 mod failures;
 mod filtering;
 mod grpc;
+mod guarded;
 mod logged_fields;
 mod pace;
 mod pipeline;
@@ -23,6 +24,7 @@ mod replay;
 mod reply;
 mod request_edits;
 mod request_id;
+mod retry_after;
 
 use std::future::poll_fn;
 use std::rc::Rc;

@@ -103,6 +103,7 @@ impl<N: Net> Exchange<'_, N> {
                 if let Some(allow) = allow {
                     edits.append("Allow", allow);
                 }
+                self.append_retry_after(*reason);
                 problem = self.write_problem(*reason);
                 (problem.0, &problem.1[..])
             }

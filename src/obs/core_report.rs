@@ -29,6 +29,8 @@ pub enum CoreReport {
         endpoint: String,
         cause: String,
     },
+    /// The circuit breaker of an upstream has opened.
+    CircuitOpened { upstream: Arc<str> },
 }
 
 impl CoreReport {
@@ -37,7 +39,7 @@ impl CoreReport {
     pub fn level(&self) -> LogLevel {
         match self {
             Self::ListenFailed { .. } => LogLevel::Error,
-            Self::EndpointTlsFailed { .. } => LogLevel::Warn,
+            Self::EndpointTlsFailed { .. } | Self::CircuitOpened { .. } => LogLevel::Warn,
         }
     }
 }
@@ -52,6 +54,12 @@ impl fmt::Display for CoreReport {
             } => write!(f, "core {core} cannot listen on {listener}: {error}"),
             Self::EndpointTlsFailed { endpoint, cause } => {
                 write!(f, "TLS to {endpoint} failed: {cause}")
+            }
+            Self::CircuitOpened { upstream } => {
+                write!(
+                    f,
+                    "the circuit of upstream {upstream} has opened: too many requests failed"
+                )
             }
         }
     }

@@ -296,6 +296,8 @@ fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> Upstre
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,
         retry: RetryPlan::new(config.retries.patched(&upstream.retries)),
+        breaker: upstream.breaker.map(Into::into),
+        has_adaptive_concurrency: upstream.adaptive_concurrency,
         timeouts,
         dead_after: Duration::from_millis(TCP_DEAD_AFTER_MS).max(timeouts.body_stall),
         limits: head_limits(config.limits),

@@ -6,6 +6,7 @@
 //! that changes while Weir runs: pools, budgets, counters. These survive a reload by name.
 #![forbid(unsafe_code)]
 
+mod breaker_plan;
 mod capacity;
 mod compile;
 mod decision;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::route::{KnownClaims, VerifiedClaims};
+pub use breaker_plan::BreakerPlan;
 pub use capacity::{Capacity, Grants};
 pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
@@ -298,6 +300,10 @@ pub struct UpstreamPlan {
     pub pending_max: u32,
     /// Retry rules for routes without rules of their own. All routes share the budget.
     pub retry: RetryPlan,
+    /// When it refuses requests that it would not serve.
+    pub breaker: Option<BreakerPlan>,
+    /// Whether each core finds out how many requests it can serve at once.
+    pub has_adaptive_concurrency: bool,
     /// Time limits without those of a route, for the pool.
     pub timeouts: Timeouts,
     /// How long an endpoint's machine may acknowledge nothing before the kernel gives the connection up: at least the

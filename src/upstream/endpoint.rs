@@ -10,6 +10,7 @@ use super::core_upstreams::CoreUpstreams;
 use super::endpoint_slot::EndpointSlot;
 use super::idle_pool::{IdlePool, PooledConnection};
 use super::request_queue::RequestQueue;
+use super::tried_endpoints::TriedEndpoints;
 use crate::conn::http2::Mux;
 use crate::fault::Reason;
 use crate::io::{Address, Instant, Net};
@@ -62,6 +63,8 @@ pub struct Endpoint<N: Net> {
     pub(super) idle_timeout: Cell<Duration>,
     /// After how long without an acknowledgement from its machine a connection is closed.
     pub(super) dead_after: Cell<Duration>,
+    /// Until when retries leave the endpoint alone, because it has asked for that.
+    pub(super) left_alone_until: Cell<Instant>,
     /// Whether the reaper has the endpoint on its list.
     pub(super) is_watched: Cell<bool>,
     /// The plan no longer has the endpoint: connections are not pooled any more.
@@ -121,6 +124,7 @@ impl<N: Net> Endpoint<N> {
             idle_max: Cell::new(0),
             idle_timeout: Cell::new(Duration::ZERO),
             dead_after: Cell::new(Duration::ZERO),
+            left_alone_until: Cell::default(),
             is_watched: Cell::new(false),
             is_retired: Cell::new(false),
         }
@@ -160,6 +164,17 @@ impl<N: Net> Endpoint<N> {
     /// How to speak TLS with the endpoint; `None` in the clear.
     pub fn tls(&self) -> Option<EndpointTls> {
         self.tls.borrow().clone()
+    }
+
+    /// Makes retries of this core leave the endpoint alone until then.
+    pub fn leave_alone_until(&self, until: Instant) {
+        self.left_alone_until.set(until);
+    }
+
+    /// Whether a retry of a request that has tried those endpoints has to leave this one alone.
+    #[inline]
+    pub(super) fn is_left_alone(&self, tried: &TriedEndpoints) -> bool {
+        tried.must_leave(self.left_alone_until.get())
     }
 
     /// Counts a failed attempt. `errno` is the system's error, 0 without one.

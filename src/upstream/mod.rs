@@ -5,7 +5,9 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod adaptive_concurrency;
 mod balance;
+mod breaker;
 mod client_binding;
 mod connector;
 mod core_upstreams;
@@ -16,6 +18,7 @@ mod endpoint_status;
 mod idle_pool;
 mod in_flight;
 mod leased_connection;
+mod overload_guard;
 mod refresh;
 mod request_queue;
 mod retry_budget;
@@ -40,6 +43,8 @@ pub use endpoint_status::{EndpointHealth, EndpointStatus};
 pub use idle_pool::ConnectionNeed;
 pub use in_flight::RequestInFlight;
 pub use leased_connection::{ConnectionOwner, ConnectionPermit, LeasedConnection};
+use overload_guard::OverloadGuard;
+pub use overload_guard::{GuardedOutcome, GuardedRequest};
 pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;
@@ -80,6 +85,8 @@ pub struct Upstream<N: Net> {
     refresh_at: Cell<Option<Instant>>,
     /// Limits retries.
     pub budget: Rc<RetryBudget>,
+    /// Refuses requests that the upstream would not serve; `None` without such rules.
+    guard: Option<Rc<OverloadGuard>>,
     queue: Rc<RequestQueue<N>>,
     mark: Rc<PlanMark>,
     /// How many requests may wait, on all cores together.
@@ -165,6 +172,12 @@ impl<N: Net> Upstream<N> {
             status_epoch: Cell::new(0),
             refresh_at: Cell::new(None),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
+            guard: OverloadGuard::new(
+                plan,
+                &queue.count,
+                old.and_then(|old| old.guard.as_deref()),
+                core.ticked_at(),
+            ),
             queue,
             mark,
             pending_max: plan.pending_max,
@@ -239,7 +252,9 @@ impl<N: Net> Upstream<N> {
             let endpoint = self.endpoints.get(index as usize);
             (all || !tried.has(index))
                 && endpoint.is_some_and(|endpoint| {
-                    endpoint.slot.takes_requests.get() && endpoint.has_room(need)
+                    !endpoint.is_left_alone(tried)
+                        && endpoint.slot.takes_requests.get()
+                        && endpoint.has_room(need)
                 })
         };
         loop {
@@ -256,8 +271,19 @@ impl<N: Net> Upstream<N> {
         let usable = self.usable.borrow();
         usable.endpoints.iter().any(|each| {
             let endpoint = self.endpoints.get(each.index as usize);
-            let takes = endpoint.is_some_and(|endpoint| endpoint.slot.takes_requests.get());
+            let takes = endpoint.is_some_and(|endpoint| {
+                endpoint.slot.takes_requests.get() && !endpoint.is_left_alone(tried)
+            });
             takes && !tried.has(each.index)
+        })
+    }
+
+    /// Whether a retry finds an endpoint, tried or not, that has not asked to be left alone.
+    pub fn may_retry(&self, tried: &TriedEndpoints) -> bool {
+        let usable = self.usable.borrow();
+        usable.endpoints.iter().any(|each| {
+            let endpoint = self.endpoints.get(each.index as usize);
+            endpoint.is_some_and(|endpoint| !endpoint.is_left_alone(tried))
         })
     }
 

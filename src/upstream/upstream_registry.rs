@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::breaker::BreakerState;
 use super::endpoint_status::EndpointStatus;
 
 /// The counts of all upstreams, by name. Locked when a plan is applied or control writes a status, never by a request.
@@ -37,6 +38,8 @@ pub struct UpstreamCount {
     status_epoch: AtomicU64,
     cores: Box<[CoreCell]>,
     endpoints: Mutex<HashMap<Arc<str>, Weak<EndpointCount>>>,
+    /// The circuit breaker.
+    pub(super) breaker: BreakerState,
 }
 
 /// What one core tells the others. Other cores write only `is_wanted`.
@@ -159,9 +162,17 @@ impl UpstreamRegistry {
             status_epoch: AtomicU64::new(0),
             cores: (0..self.cores).map(cell).collect(),
             endpoints: Mutex::default(),
+            breaker: BreakerState::default(),
         });
         upstreams.insert(name.clone(), Arc::downgrade(&count));
         count
+    }
+
+    /// Whether the circuit of an upstream is open or half open.
+    #[must_use]
+    pub fn is_circuit_open(&self, upstream: &str) -> bool {
+        let count = lock(&self.upstreams).get(upstream).and_then(Weak::upgrade);
+        count.is_some_and(|count| count.breaker.is_open())
     }
 
     /// Whether a request waits at any upstream.

@@ -4,6 +4,7 @@ pub(crate) mod access_log;
 pub(crate) mod address_claims;
 pub(crate) mod admin;
 pub(crate) mod balance;
+pub(crate) mod breaker;
 pub(crate) mod cores;
 pub(crate) mod endpoint;
 pub(crate) mod http2;

@@ -5,12 +5,14 @@ use std::time::Duration;
 use crate::decode::amounts::{DurationText, PercentText};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
-    Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff, SpannedKind,
+    BooleanKind, Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff,
+    SpannedKind,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::slice::balance::{Balance, BalanceText};
+use crate::slice::breaker::{Breaker, BreakerPatch};
 use crate::slice::endpoint::{Endpoint, EndpointAddress, ServerKind, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
@@ -46,6 +48,10 @@ pub struct Upstream {
     pub timeouts: TimeoutsPatch,
     /// Its overrides; see [`Config::retries_of`](crate::Config::retries_of).
     pub retries: RetriesPatch,
+    /// When it refuses requests that it would not serve; `None` for never.
+    pub breaker: Option<Breaker>,
+    /// Whether Weir finds out how many requests it can serve at once.
+    pub adaptive_concurrency: bool,
     /// Its position in the file.
     pub position: Position,
 }
@@ -66,6 +72,8 @@ impl Upstream {
             proxy_protocol: None,
             timeouts: TimeoutsPatch::default(),
             retries: RetriesPatch::default(),
+            breaker: None,
+            adaptive_concurrency: ADAPTIVE_CONCURRENCY.value,
             position: Position::default(),
         }
     }
@@ -97,6 +105,8 @@ pub(crate) fn upstream_of_server(server: &Spanned<ServerUrl>, cx: &Decoder<'_>) 
 const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "as nginx, Envoy and Traefik");
 
 const SLOW_START: Preset<Option<Duration>> = preset(None, "as nginx and Envoy");
+
+const ADAPTIVE_CONCURRENCY: Preset<bool> = preset(false, "as Envoy's filter");
 
 const PANIC: Preset<u32> = preset(50, "as Envoy's `healthy_panic_threshold`");
 
@@ -175,6 +185,12 @@ table! {
         optional timeouts: TimeoutsPatch = "timeouts" as InScope<InUpstream, TimeoutsPatch>;
         /// Retry rules that override the top level's. A number is `count`.
         optional retries: RetriesPatch = "retries" as RetriesKind;
+        /// Refuses requests at once, with 503 `circuit_open`, when too many have failed or are running. There is none
+        /// without the key.
+        optional breaker: BreakerPatch = "breaker" as BreakerPatch;
+        /// Finds out how many requests the upstream can serve at once without growing slower, and refuses further ones with
+        /// 503 `upstream_overloaded`; on each core apart. Set it where an overloaded upstream serves nobody in time.
+        preset(ADAPTIVE_CONCURRENCY) adaptive_concurrency: bool = "adaptive_concurrency" as BooleanKind;
     }
 }
 
@@ -196,6 +212,8 @@ impl From<Vec<Spanned<Endpoint>>> for RawUpstream {
             proxy_protocol: None,
             timeouts: None,
             retries: None,
+            breaker: None,
+            adaptive_concurrency: ADAPTIVE_CONCURRENCY.value,
         }
     }
 }
@@ -277,6 +295,10 @@ impl RawUpstream {
             pool: Pool::default().patched(&pool),
             timeouts,
             retries: self.retries.unwrap_or_default(),
+            breaker: self
+                .breaker
+                .and_then(|breaker| BreakerPatch::build(breaker, cx)),
+            adaptive_concurrency: self.adaptive_concurrency,
             position: cx.position(&name.span),
             name: name.value,
         }
