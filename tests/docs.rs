@@ -171,6 +171,7 @@ const DOCUMENTS: &[&str] = &[
     "src/DECISIONS.md",
     "proto-h2/LIFECYCLE.md",
     "src/conn/LIFECYCLE.md",
+    "config/discovery.md",
     "config/retries.md",
     "src/reasons.md",
 ];

@@ -41,6 +41,8 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
         ("late", std::slice::from_ref(&name)),
         ("mixed", &[name.clone(), other]),
     ]);
+    let dns = DnsServer::start();
+    let config = dns.key("") + &config;
     let weir = Weir::start_with_hosts(&dir, &config);
     // The other upstream has a resolved endpoint, and Weir does not try the unresolved one.
     for _ in 0..3 {
@@ -52,7 +54,7 @@ fn a_name_that_is_not_found_keeps_nothing_from_starting_and_comes_in_later() {
     let said = weir.wait_for(&format!(
         "endpoint `{name}` of upstream `late` has no address"
     ));
-    assert!(said.contains("Name or service not known"), "{said}");
+    assert!(said.contains("the name does not exist"), "{said}");
     let metric = format!("weir_endpoint_unresolved{{upstream=\"late\",endpoint=\"{name}\"}}");
     assert_eq!(weir.metric(&metric), 1.0);
     let health = weir.admin("/healthz?verbose");
@@ -103,6 +105,8 @@ fn a_reload_keeps_the_addresses_of_a_name_that_is_not_found_any_more() {
     hosts(&dir, &["known.test"]);
     let known = [format!("known.test:{}", port(&endpoint))];
     let gone = [format!("gone.test:{}", port(&endpoint))];
+    let dns = DnsServer::start();
+    let routes = |upstreams: &[(&str, &[String])]| dns.key("") + &routes(upstreams);
     let weir = Weir::start_with_hosts(&dir, &routes(&[("known", &known)]));
     assert_eq!(weir.ask(get("/known")).text(), "hello");
     hosts(&dir, &[]);

@@ -8,7 +8,9 @@ use crate::policy::ip::Networks;
 use crate::slice::access_log::AccessLog;
 use crate::slice::admin::Admin;
 use crate::slice::cores::{Cores, Driver};
+use crate::slice::dns::Dns;
 use crate::slice::endpoint::Endpoint;
+use crate::slice::endpoint::source::SourceKind;
 use crate::slice::http2::Http2;
 use crate::slice::limits::Limits;
 use crate::slice::listener::Listener;
@@ -50,6 +52,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Limits of the top level.
     pub limits: Limits,
+    /// How names of endpoints are looked up.
+    pub dns: Dns,
     /// Limits of one HTTP/2 connection.
     pub http2: Http2,
     /// Retry rules of the top level.
@@ -101,6 +105,7 @@ impl Config {
             forwarded_header: FORWARDED_HEADER.value,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            dns: Dns::default(),
             http2: Http2::default(),
             retries: Retries::default(),
             policies: Policies::default(),
@@ -189,6 +194,16 @@ impl Config {
                 ErrorContent::File { file, .. } => Some(file),
                 ErrorContent::Body { .. } | ErrorContent::Redirect(_) => None,
             })
+    }
+
+    /// The files that sources of endpoints name: lists, and tokens for Consul.
+    pub fn source_files(&self) -> impl Iterator<Item = &NamedFile> {
+        let sources = self.upstreams.iter().flat_map(|each| &each.sources);
+        sources.filter_map(|source| match &source.kind {
+            SourceKind::File(file) => Some(file),
+            SourceKind::Consul(consul) => consul.token_file.as_ref(),
+            SourceKind::Srv { .. } | SourceKind::List { .. } => None,
+        })
     }
 
     /// The files of networks that `ip` rules in use name, in no order; a file may come several times.

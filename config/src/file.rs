@@ -17,7 +17,8 @@ use crate::slice::access_log::{ACCESS_LOG, AccessLog, LogTargetText, RawAccessLo
 use crate::slice::address_claims::AddressClaims;
 use crate::slice::admin::{Admin, RawAdmin, check_admin};
 use crate::slice::cores::{CORES, Cores, CoresKind, DRIVER, Driver};
-use crate::slice::endpoint::ServerKind;
+use crate::slice::dns::RawDns;
+use crate::slice::endpoint::source::ServerEntryKind;
 use crate::slice::http2::{Http2, Http2Patch};
 use crate::slice::limits::{LimitsPatch, check_limits};
 use crate::slice::listener::{ListenName, RawListener, check_listeners};
@@ -102,6 +103,8 @@ table! {
         optional timeouts: TimeoutsPatch = "timeouts" as TimeoutsPatch;
         /// Limits of size, number and rate. Listeners and routes may override some.
         optional limits: LimitsPatch = "limits" as LimitsPatch;
+        /// How Weir looks up names of endpoints ([discovery.md](discovery.md)).
+        optional dns: RawDns = "dns" as RawDns;
         /// What one HTTP/2 connection, a client's or an endpoint's, may ask of Weir.
         optional http2: Http2Patch = "http2" as Http2Patch;
         /// When Weir repeats a failed attempt. Upstreams and routes may override it. A number is `count`.
@@ -110,7 +113,7 @@ table! {
         optional listeners: Vec<NamedEntry<RawListener>> = "listen" as NamedEntries<ListenName, RawListener>;
         /// Groups of endpoints that serve the same content. A list is `servers`.
         optional upstreams: Vec<NamedEntry<RawUpstream>> =
-            "upstream" as NamedEntries<UpstreamName, ShortOrLong<OneOrMany<SpannedKind<ServerKind>>, RawUpstream>>;
+            "upstream" as NamedEntries<UpstreamName, ShortOrLong<OneOrMany<SpannedKind<ServerEntryKind>>, RawUpstream>>;
         /// Sets of policies, for routes that take them by `use`.
         optional policy_sets: Vec<NamedEntry<RawPolicySet>> = "policy" as NamedEntries<PolicySetName, RawPolicySet>;
         /// What Weir does with which requests; at least one route.
@@ -150,6 +153,7 @@ impl RawFile {
             // A table that could not be read has no index.
             check_upstreams_of(&listeners, &upstreams, cx);
         }
+        let dns = self.dns.map(|dns| dns.build(cx)).unwrap_or_default();
         let routes = self.routes.unwrap_or_default();
         let mut sets = PolicySets::new(self.policies, self.policy_sets.unwrap_or_default(), cx);
         let top = Place {
@@ -191,6 +195,7 @@ impl RawFile {
             forwarded_header: self.forwarded_header,
             timeouts: Timeouts::default().patched(&timeouts),
             limits,
+            dns,
             http2: Http2::default().patched(&self.http2.unwrap_or_default()),
             retries: Retries::default().patched(&self.retries.unwrap_or_default()),
             policies,

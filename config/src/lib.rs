@@ -61,6 +61,8 @@ pub use slice::admin::Admin;
 pub use slice::balance::{Balance, HashKey};
 pub use slice::breaker::Breaker;
 pub use slice::cores::{Cores, Driver};
+pub use slice::dns::Dns;
+pub use slice::endpoint::source::{ConsulService, EndpointSource, Scheme, SourceKind};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
 pub use slice::http2::Http2;
 pub use slice::limits::{Limits, LimitsPatch};
@@ -111,7 +113,7 @@ pub mod limits {
     pub use crate::slice::access_log::LOG_HEADERS_MAX;
     pub use crate::slice::admin::ADMIN_TOKEN_CHARS_MIN;
     pub use crate::slice::cores::CORES_MAX;
-    pub use crate::slice::endpoint::ENDPOINTS_MAX;
+    pub use crate::slice::endpoint::{ENDPOINTS_MAX, PRIORITY_MAX};
     pub use crate::slice::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT, MEMORY_MIN};
     pub use crate::slice::listener::BACKLOG;
     pub use crate::slice::listener_target::TCP_IDLE;
@@ -122,6 +124,7 @@ use crate::decode::decoder::Decoder;
 use crate::decode::kind::{TableKind, ValueKind};
 use crate::decode::syntax;
 use crate::file::RawFile;
+use crate::slice::endpoint::ServerKind;
 use crate::text::source::Source;
 
 /// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and relative paths in the file begin
@@ -153,4 +156,38 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
         Some(config) if !failed => Ok((config, diagnostics)),
         _ => Err(diagnostics),
     }
+}
+
+/// Reads one endpoint of a list that is in another file. `value` is what an entry of `servers` has, in TOML: a string or
+/// an inline table.
+///
+/// # Errors
+///
+/// The first mistake, in words.
+pub fn parse_endpoint(value: &str) -> Result<Endpoint, String> {
+    let text = format!("server = {value}");
+    let source = Source::new("", &text);
+    let mut cx = Decoder::new(&source, RawFile::info);
+    let (tree, errors) = toml::de::DeTable::parse_recoverable(&text);
+    if let Some(error) = errors.first() {
+        return Err(error.message().to_owned());
+    }
+    let value = tree.get_ref().get("server");
+    let endpoint = value.and_then(|value| ServerKind::decode(value, &mut cx));
+    let (diagnostics, failed) = cx.finish();
+    let mut mistakes = diagnostics.into_iter().filter(Diagnostic::is_error);
+    match (endpoint, mistakes.next()) {
+        (Some(endpoint), None) if !failed => Ok(endpoint),
+        (_, mistake) => Err(mistake.map_or_else(|| "it is no endpoint".to_owned(), in_words)),
+    }
+}
+
+/// A mistake and the advice for it, without the text that has the mistake.
+fn in_words(diagnostic: Diagnostic) -> String {
+    let mut words = diagnostic.message;
+    for help in diagnostic.help {
+        words.push_str("; ");
+        words.push_str(&help);
+    }
+    words
 }

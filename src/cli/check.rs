@@ -49,6 +49,7 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
             }
             let mut text = weir_config::to_text(&loaded.warnings);
             let summary = summary(&loaded, names);
+            text.push_str(&name_sources(&loaded));
             text.push_str(&name_missing(&loaded));
             let _ = writeln!(text, "limits here: {}", loaded.plan.capacity);
             let _ = writeln!(text, "{}: ok; {summary}", file.display());
@@ -117,6 +118,19 @@ fn missing_files(loaded: &LoadedConfig) -> [(&'static str, &'static str, BTreeSe
         ("missing list", "networks", lists.filter(absent).collect()),
         ("missing page", "`errors`", pages.filter(absent).collect()),
     ]
+}
+
+/// Names the sources of endpoints that answered, a line each.
+fn name_sources(loaded: &LoadedConfig) -> String {
+    let mut text = String::new();
+    for (upstream, set) in loaded.config.upstreams.iter().zip(loaded.endpoints.iter()) {
+        for source in &set.sources {
+            let (upstream, name) = (&upstream.name, &source.name);
+            let found = count(source.endpoints, "endpoint");
+            let _ = writeln!(text, "upstream {upstream}: {name} gives {found}");
+        }
+    }
+    text
 }
 
 /// Names the missing files, in a line of its own; empty without any.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use weir_config::{EncodedSlash, show_duration, show_size};
 
-use crate::control::ExplainRequest;
+use crate::control::{ExplainRequest, count};
 use crate::fault::Reason;
 use crate::plan::{
     Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointSpec, EndpointState,
@@ -388,6 +388,10 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathO
 
 fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
     let Some(set) = set else { return };
+    for source in &set.sources {
+        let found = count(source.endpoints, "endpoint");
+        let _ = writeln!(out, "  source {}, {found}", source.name);
+    }
     for endpoint in &set.endpoints {
         let weight = match endpoint.weight {
             1 => String::new(),

@@ -58,7 +58,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     state.issuer_keys.metrics(&mut page);
     unverified(&state.config, &mut page);
     breakers(control, &state.config, &mut page);
-    state.missing_names.metrics(&state.config, &mut page);
+    control.resolver.metrics(&state.config, &mut page);
     control.obs.metrics(&mut page);
     limits(&state.policies.limits, &mut page);
     process_metrics(control, &mut page);
@@ -191,7 +191,7 @@ pub(super) fn health(control: &Control, verbose: bool) -> String {
         state.certificates.health(&mut out);
         state.ip_lists.health(&mut out);
         state.issuer_keys.health(&mut out);
-        state.missing_names.health(&mut out);
+        control.resolver.health(&state.config, &mut out);
         if let Some(error) = &state.reloads.last_error {
             let mut when = String::new();
             text::time(&mut when, state.reloads.last_ms);
@@ -286,6 +286,10 @@ pub(super) fn plan(control: &Control, length: usize) -> String {
             string(out, "address", &shown(&endpoint.address));
             let is_tls = endpoint.tls_name.is_some();
             let _ = write!(out, ",\"weight\":{},\"tls\":{is_tls}", endpoint.weight);
+        });
+        list(out, "sources", &set.sources, |out, source| {
+            string(out, "name", &source.name);
+            let _ = write!(out, ",\"endpoints\":{}", source.endpoints);
         });
         list(out, "unresolved", &set.unresolved, |out, endpoint| {
             string(out, "name", &endpoint.name);

@@ -197,6 +197,7 @@ impl EndpointOverrides {
         EndpointSet {
             endpoints: endpoints.filter_map(changed).collect(),
             unresolved: base.unresolved.clone(),
+            sources: base.sources.clone(),
         }
     }
 

@@ -18,9 +18,27 @@ use super::limits;
 use super::phrases::seconds;
 use crate::tls::FetchTls;
 
+/// What to fetch, and how.
+pub(super) struct FetchRequest<'r> {
+    pub(super) url: &'r FetchUrl,
+    pub(super) accept: &'static str,
+    /// The authorities that its certificate must come from; `None` for the system's.
+    pub(super) ca: Option<&'r Path>,
+    /// A field of the request: its name and value.
+    pub(super) field: Option<(&'static str, &'r str)>,
+    /// How long it may take, connection and handshake included.
+    pub(super) patience: Duration,
+    /// The longest document, in bytes.
+    pub(super) bytes_max: usize,
+    /// A number that a field of the answer may have.
+    pub(super) index: Option<&'static str>,
+}
+
 /// A document that was fetched.
 pub(super) struct FetchedDocument {
     pub(super) body: Bytes,
+    /// The number in the field that the request named.
+    pub(super) index: Option<u64>,
     /// How long the server says that it stays as it is (RFC 9111, section 5.2.2.1).
     pub(super) max_age: Option<Duration>,
 }
@@ -36,28 +54,44 @@ pub(super) async fn fetch(
     accept: &'static str,
     ca: Option<&Path>,
 ) -> Result<FetchedDocument, String> {
-    let fetched = timeout(limits::FETCH_PATIENCE, fetch_patiently(url, accept, ca));
-    let fetched = fetched.await.unwrap_or_else(|_| {
-        let patience = seconds(limits::FETCH_PATIENCE);
-        Err(format!("no answer within {patience}"))
-    });
+    let request = FetchRequest {
+        url,
+        accept,
+        ca,
+        field: None,
+        patience: limits::FETCH_PATIENCE,
+        bytes_max: limits::FETCH_BYTES_MAX,
+        index: None,
+    };
+    let fetched = request.send().await;
     fetched.map_err(|why| format!("{url}: {why}"))
 }
 
-async fn fetch_patiently(
-    url: &FetchUrl,
-    accept: &'static str,
-    ca: Option<&Path>,
-) -> Result<FetchedDocument, String> {
+impl FetchRequest<'_> {
+    /// Sends the request once, and follows no redirect.
+    ///
+    /// # Errors
+    /// Those of [`fetch`], without the URL.
+    pub(super) async fn send(&self) -> Result<FetchedDocument, String> {
+        let fetched = timeout(self.patience, fetch_patiently(self)).await;
+        fetched.unwrap_or_else(|_| {
+            let patience = seconds(self.patience);
+            Err(format!("no answer within {patience}"))
+        })
+    }
+}
+
+async fn fetch_patiently(request: &FetchRequest<'_>) -> Result<FetchedDocument, String> {
+    let url = request.url;
     let stream = connect(url).await?;
     if !url.is_https {
-        return exchange(url, accept, stream).await;
+        return exchange(request, stream).await;
     }
-    let ca = ca.map(Path::to_owned);
+    let ca = request.ca.map(Path::to_owned);
     let tls = tokio::task::spawn_blocking(move || FetchTls::load(ca.as_deref())).await;
     let tls = tls.map_err(|_| "reading CA certificates has panicked")??;
     let stream = tls.connect(&url.host, stream).await;
-    exchange(url, accept, stream.map_err(|error| error.to_string())?).await
+    exchange(request, stream.map_err(|error| error.to_string())?).await
 }
 
 /// A connection to the first address of the host that takes one.
@@ -75,27 +109,30 @@ async fn connect(url: &FetchUrl) -> Result<TcpStream, String> {
 }
 
 async fn exchange(
-    url: &FetchUrl,
-    accept: &'static str,
+    wanted: &FetchRequest<'_>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<FetchedDocument, String> {
     let shaken = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
     let connection = tokio::task::spawn_local(connection);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(Method::GET)
-        .uri(&url.target)
-        .header(HOST, url.authority())
-        .header(ACCEPT, accept)
-        .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new());
+        .uri(&wanted.url.target)
+        .header(HOST, wanted.url.authority())
+        .header(ACCEPT, wanted.accept)
+        .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")));
+    if let Some((name, value)) = wanted.field {
+        request = request.header(name, value);
+    }
+    let request = request.body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
-    let outcome = receive(sender.send_request(request)).await;
+    let outcome = receive(wanted, sender.send_request(request)).await;
     connection.abort();
     outcome
 }
 
 async fn receive(
+    wanted: &FetchRequest<'_>,
     answer: impl Future<Output = hyper::Result<hyper::Response<hyper::body::Incoming>>>,
 ) -> Result<FetchedDocument, String> {
     let answer = answer.await.map_err(|error| error.to_string())?;
@@ -113,10 +150,13 @@ async fn receive(
         .iter()
         .filter_map(|value| value.to_str().ok())
         .find_map(max_age);
-    let body = Limited::new(answer.into_body(), limits::FETCH_BYTES_MAX);
+    let index = wanted.index.and_then(|name| answer.headers().get(name));
+    let index = index.and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = Limited::new(answer.into_body(), wanted.bytes_max);
     let body = body.collect().await.map_err(|error| error.to_string())?;
     Ok(FetchedDocument {
         body: body.to_bytes(),
+        index,
         max_age,
     })
 }

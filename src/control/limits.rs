@@ -52,10 +52,7 @@ pub(super) const CERTIFICATES_WATCH: Duration = Duration::from_secs(2);
 /// silent for longer again later (resolv.conf waits 5 s for each server by default).
 pub(super) const NAMES_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Names that are looked up at a time, one a thread.
-pub(super) const NAMES_AT_ONCE_MAX: usize = 16;
-
-/// How often control checks whether a missing name is due for a lookup.
+/// How often control checks which names are due for a lookup, and which sources of endpoints to ask.
 pub(super) const NAMES_WATCH: Duration = Duration::from_millis(250);
 
 /// The wait before the first lookup of a missing name. It doubles each time.
@@ -139,3 +136,37 @@ pub(super) const KEYS_WANTED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the log repeats that keys cannot be fetched.
 pub(super) const KEYS_LOG_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Lookups of names, and requests to sources of endpoints, at a time.
+pub(super) const LOOKUPS_AT_ONCE_MAX: usize = 64;
+
+/// Bytes of `/etc/hosts` that Weir reads.
+pub(super) const HOSTS_FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// When control looks at the hosts file again for a name that is in it.
+pub(super) const HOSTS_FILE_AGE: Duration = Duration::from_secs(5);
+
+/// How often the log repeats that a name or a source of endpoints fails.
+pub(super) const DISCOVERY_LOG_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Bytes of a list of endpoints, in a file or at a URL.
+pub(super) const SERVER_LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often control looks whether a file with endpoints has changed. A look is one system call.
+pub(super) const SERVER_FILES_WATCH: Duration = Duration::from_secs(1);
+
+/// How long Consul may wait for a change before it answers. Its own default is five minutes; a reload ends the wait
+/// sooner for what the file no longer has.
+pub(super) const CONSUL_WAIT: Duration = Duration::from_secs(30);
+
+/// The pause between two queries to Consul, so that a service that changes all the time costs little.
+pub(super) const CONSUL_PAUSE: Duration = Duration::from_millis(250);
+
+/// Bytes of Consul's answer. An instance takes one to three KiB.
+pub(super) const CONSUL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a file with Consul's token.
+pub(super) const CONSUL_TOKEN_BYTES_MAX: u64 = 4096;
+
+/// How long the lookup of one name may take with all its queries.
+pub(super) const LOOKUP_PATIENCE: Duration = Duration::from_secs(30);

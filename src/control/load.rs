@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use weir_config::{Code, Config, Diagnostic, EndpointAddress, Position, Severity, SourceFile};
 
 use super::admin_token::AdminToken;
+use super::discovery::{FoundEndpoints, Resolver};
 use super::ip_lists::{IpLists, MissingLists};
 use super::key_files::KeyFiles;
-use super::resolver::{self, ResolvedHosts, Resolver};
-use super::{cpus, error_files, preflight, system, user_access};
+use super::{count, cpus, error_files, preflight, system, user_access};
 use crate::files;
 use crate::io::Address;
 use crate::obs::process;
@@ -48,8 +48,8 @@ pub struct LoadedConfig {
     pub admin_token: Option<AdminToken>,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
-    /// The host names of endpoints, after a lookup.
-    pub names: ResolvedHosts,
+    /// What was found of host names and sources of endpoints.
+    pub found: FoundEndpoints,
 }
 
 /// Why a configuration is invalid: all errors and warnings.
@@ -210,14 +210,14 @@ fn compile(
     let is_elsewhere = missing == MissingLists::Skip;
     let error_files = error_files::read(&config, &name(source), is_elsewhere).map_err(LoadError)?;
     let ip_lists = IpLists::read(&config, &name(source), missing).map_err(LoadError)?;
-    let (endpoints, names) = match names {
+    let (endpoints, found) = match names {
         NameLookup::Resolve(resolver) => {
-            let names = resolver.look_up(&resolver::hosts(&config));
-            (names.endpoints(&config), names)
+            let found = resolver.look_up(&config);
+            (found.endpoints(&config), found)
         }
         NameLookup::Skip => (
             EndpointSets::compile(&config, &nowhere),
-            ResolvedHosts::default(),
+            FoundEndpoints::default(),
         ),
     };
     match (Plan::compile(&config), endpoints) {
@@ -227,7 +227,7 @@ fn compile(
             ip_lists.give_to(&plan);
             // A start fits the plan again, to the cores it starts. This is for `weir check` and `weir explain`.
             system::fit(&mut plan, &endpoints, &config, cores(&config));
-            warnings.extend(unresolved(source, &text, (&config, &endpoints), &names));
+            warnings.extend(unresolved(source, &text, (&config, &endpoints), &found));
             let loaded = LoadedConfig {
                 config,
                 text: String::new(),
@@ -238,7 +238,7 @@ fn compile(
                 key_files,
                 admin_token,
                 warnings,
-                names,
+                found,
             };
             Ok((loaded, text))
         }
@@ -294,7 +294,7 @@ fn unresolved(
     source: &Source,
     text: &str,
     (config, endpoints): (&Config, &EndpointSets),
-    names: &ResolvedHosts,
+    found: &FoundEndpoints,
 ) -> Vec<Diagnostic> {
     let name = name(source);
     let source = SourceFile::new(&name, text);
@@ -302,7 +302,10 @@ fn unresolved(
     let mut warnings = Vec::new();
     for (upstream, set) in config.upstreams.iter().zip(endpoints.iter()) {
         let called = &upstream.name;
-        warnings.extend(set.unresolved.iter().map(|endpoint| {
+        let sources: Vec<_> = upstream.sources.iter().map(|it| &it.position).collect();
+        let missing = set.unresolved.iter();
+        let missing = missing.filter(|endpoint| !sources.contains(&&endpoint.position));
+        warnings.extend(missing.map(|endpoint| {
             let (name, why) = (&endpoint.name, &endpoint.why);
             let message = format!(
                 "endpoint `{name}` of upstream `{called}` has no address: {why}; it is left out until its name is found"
@@ -313,13 +316,25 @@ fn unresolved(
             let EndpointAddress::Name { host, .. } = &endpoint.address else {
                 return None;
             };
-            let (why, kept) = names.kept(host)?;
+            let (why, kept) = found.kept(host)?;
             let kept: Vec<_> = kept.iter().map(IpAddr::to_string).collect();
             let message = format!(
                 "endpoint `{endpoint}` of upstream `{called}` is not found now: {why}; it keeps {}",
                 kept.join(", ")
             );
             Some(warn(&endpoint.position, message))
+        }));
+        warnings.extend(upstream.sources.iter().filter_map(|source| {
+            let (why, kept) = found.failing(source)?;
+            let stay = match kept {
+                0 => "Weir asks again and again".to_owned(),
+                kept => format!("the former {} stay", count(kept, "endpoint")),
+            };
+            let message = format!(
+                "`{}` of upstream `{called}` gives no endpoints: {why}; {stay}",
+                source.kind
+            );
+            Some(warn(&source.position, message))
         }));
     }
     warnings

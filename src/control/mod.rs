@@ -12,6 +12,7 @@ mod certificates;
 mod commands;
 mod cpus;
 pub mod demo;
+mod discovery;
 mod drain;
 mod endpoint_overrides;
 mod endpoint_sets;
@@ -26,14 +27,12 @@ mod limits;
 mod listen;
 mod load;
 mod memory_limit;
-mod missing_names;
 mod occupants;
 mod phrases;
 mod pid_file;
 mod preflight;
 mod process_user;
 mod reload;
-mod resolver;
 mod service_manager;
 mod shared_pages;
 mod signals;
@@ -52,10 +51,10 @@ use tokio::time::timeout;
 
 pub use admin_token::{AdminToken, read_token};
 pub use api::{ExplainHook, ExplainRequest};
+pub use discovery::{FoundEndpoints, Resolver};
 pub use ip_lists::IpLists;
 pub use load::{LoadError, LoadedConfig, MachineCheck, NameLookup, Source, load, load_untested};
 pub(crate) use phrases::count;
-pub use resolver::Resolver;
 
 use crate::io::Address;
 use crate::obs::{Obs, process};
@@ -72,7 +71,6 @@ use issuer_keys::IssuerKeys;
 use key_files::KeyFiles;
 pub use key_files::named_key_files;
 use listen::OwnedFile;
-use missing_names::MissingNames;
 use service_manager::ServiceManager;
 use shared_pages::SharedPages;
 use signals::{ProcessSignal, Signals};
@@ -189,7 +187,8 @@ struct State {
     config: Arc<weir_config::Config>,
     /// The text of the running file without its secrets and comments; empty without a file.
     text: Arc<str>,
-    missing_names: MissingNames,
+    /// The state of what the resolver knew when the endpoints were compiled.
+    found_version: u64,
     admin: Option<Admin>,
     admin_token: Option<AdminToken>,
     files: Vec<OwnedFile>,
@@ -216,7 +215,7 @@ impl Control {
     async fn obey_signals(self: Rc<Self>, signals: &mut Signals) -> Result<(), String> {
         let reloader = Rc::new(reload::Reloader::new(self.clone()));
         drop(tokio::task::spawn_local(
-            self.clone().watch_names(reloader.clone()),
+            self.clone().watch_discovery(reloader.clone()),
         ));
         loop {
             match timeout(limits::WATCH * 10, signals.next()).await {

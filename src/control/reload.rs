@@ -15,15 +15,14 @@ use weir_config::{Account, NamedFile};
 
 use super::admin::Admin;
 use super::admin_token::AdminToken;
+use super::discovery::FoundEndpoints;
 use super::endpoint_overrides::EndpointOverrides;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::IpLists;
 use super::key_files::KeyFiles;
 use super::listen::{self, BoundSockets, OwnedFile};
 use super::load::{LoadError, LoadedConfig, MachineCheck, NameLookup, Source, load};
-use super::missing_names::MissingNames;
 use super::phrases::{count, few, seconds, summary};
-use super::resolver::{self, ResolvedHosts};
 use super::{Control, access_log, issuer_keys, limits, system};
 use crate::io::Address;
 use crate::obs::{AccessLog, process};
@@ -127,7 +126,7 @@ struct PreparedReload {
     endpoints: Arc<EndpointSets>,
     config: weir_config::Config,
     text: Arc<str>,
-    names: ResolvedHosts,
+    found: FoundEndpoints,
     tls: tls::LoadedTls,
     ip_lists: IpLists,
     key_files: KeyFiles,
@@ -249,7 +248,7 @@ impl Control {
             endpoints: base,
             tls,
             ip_lists,
-            names,
+            found,
             key_files,
             admin_token,
             ..
@@ -310,7 +309,7 @@ impl Control {
             endpoints: Arc::new(endpoints),
             config,
             text: text.into(),
-            names,
+            found,
             tls,
             ip_lists,
             key_files,
@@ -331,7 +330,7 @@ impl Control {
             endpoints,
             config,
             text,
-            names,
+            found,
             tls,
             ip_lists,
             mut key_files,
@@ -379,11 +378,11 @@ impl Control {
         }
         state.base_endpoints = base_endpoints;
         state.overrides = overrides;
-        self.resolver.forget_others(&resolver::hosts(&config));
+        self.resolver.forget_others(&config);
         state.config = Arc::new(config);
         state.text = text;
         state.admin_token = admin_token;
-        state.missing_names = MissingNames::new(names);
+        state.found_version = found.version;
         state.certificates.replace(tls);
         state.ip_lists.replace(ip_lists);
         if let Change::To(mut admin) = admin {

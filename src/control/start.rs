@@ -9,6 +9,7 @@ use weir_config::Config;
 use super::admin::Admin;
 use super::certificates::Certificates;
 use super::demo::DemoEndpoints;
+use super::discovery::Resolver;
 use super::endpoint_overrides::EndpointOverrides;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
@@ -16,10 +17,8 @@ use super::issuer_keys::{self, IssuerKeys};
 use super::key_files::KeyFiles;
 use super::listen::{self, BoundSockets};
 use super::load::LoadedConfig;
-use super::missing_names::MissingNames;
 use super::phrases::{count, few, summary};
 use super::process_user::{self, ProcessUser};
-use super::resolver::Resolver;
 use super::service_manager::ServiceManager;
 use super::shared_pages::SharedPages;
 use super::signals::Signals;
@@ -101,7 +100,7 @@ pub(super) async fn start(
         endpoints,
         config: Arc::new(config),
         text: loaded.text.into(),
-        missing_names: MissingNames::new(loaded.names),
+        found_version: loaded.found.version,
         admin: None,
         admin_token: loaded.admin_token,
         files: bound.files,

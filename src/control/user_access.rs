@@ -24,6 +24,8 @@ struct UserNeed {
 enum NeedKind {
     /// Read a file.
     Read,
+    /// Read a file that may appear later. Weir starts without, so this is a warning.
+    ReadLater,
     /// Append to a file, or create it.
     Append,
     /// Write the pid file, and remove it.
@@ -152,6 +154,9 @@ fn needs(config: &Config, source: &Source) -> Vec<UserNeed> {
     {
         need(NeedKind::Read, &file.path, file.excerpt.as_ref());
     }
+    for file in config.source_files() {
+        need(NeedKind::ReadLater, &file.path, file.excerpt.as_ref());
+    }
     needs
 }
 
@@ -186,6 +191,12 @@ impl UserNeed {
                 "reloads and certificate renewals run as this user: let it or its group read the file, and enter every \
                  directory on the path",
             ),
+            NeedKind::ReadLater => (
+                Severity::Warning,
+                format!("user `{name}` cannot read {path}: {why}"),
+                "Weir reads endpoints as this user: let it or its group read the file, and enter every directory on \
+                 the path",
+            ),
             NeedKind::Append => (
                 Severity::Error,
                 format!("user `{name}` cannot write {path}: {why}"),
@@ -210,6 +221,10 @@ impl UserNeed {
     fn attempt(&self) -> Result<(), String> {
         let outcome = match self.kind {
             NeedKind::Read => may(&self.path, Access::READ_OK),
+            NeedKind::ReadLater => match may(&self.path, Access::READ_OK) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                outcome => outcome,
+            },
             NeedKind::Append => match may(&self.path, Access::WRITE_OK) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     files::may_be_made(&self.path)

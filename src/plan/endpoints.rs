@@ -4,6 +4,7 @@
 //! sets beside the plan. When a name resolves differently, cores get new sets: control compiles no route and replaces no
 //! plan. An exchange keeps the sets it began with.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use crate::tls;
 /// Finds the addresses of a host name.
 type Resolve<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
+/// Finds the endpoints that a source gives, or why it gives none.
+type Find<'a> =
+    &'a dyn Fn(&weir_config::EndpointSource) -> Result<Arc<[weir_config::Endpoint]>, String>;
+
 /// The endpoints of all upstreams of a plan.
 #[derive(Debug, Default)]
 pub struct EndpointSets {
@@ -29,10 +34,21 @@ pub struct EndpointSets {
 /// The endpoints of one upstream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EndpointSet {
-    /// Endpoints in file order; all addresses of a host name one after the other.
+    /// Endpoints in file order, then those of sources; all addresses of a host name one after the other.
     pub endpoints: Vec<EndpointSpec>,
-    /// Endpoints without an address, because their names were not found.
+    /// Endpoints without an address, because their names were not found, and sources that have never given endpoints.
     pub unresolved: Vec<UnresolvedEndpoint>,
+    /// What sources gave.
+    pub sources: Vec<SourceSummary>,
+}
+
+/// What a source of endpoints gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSummary {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many endpoints it gave, host names counted once.
+    pub endpoints: usize,
 }
 
 /// One address of an upstream.
@@ -108,7 +124,20 @@ impl EndpointSets {
     /// # Errors
     /// Upstreams with more endpoints than an upstream may have.
     pub fn compile(config: &Config, resolve: Resolve<'_>) -> Result<Self, Vec<Problem>> {
-        let compile = |upstream| Arc::new(EndpointSet::compile(upstream, resolve));
+        Self::compile_with(config, resolve, &|_| Err("it was not asked".to_owned()))
+    }
+
+    /// The same with the endpoints that sources give. A source that gives none goes to [`EndpointSet::unresolved`]; an
+    /// endpoint that the upstream has already counts once.
+    ///
+    /// # Errors
+    /// As [`EndpointSets::compile`].
+    pub fn compile_with(
+        config: &Config,
+        resolve: Resolve<'_>,
+        find: Find<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let compile = |upstream| Arc::new(EndpointSet::compile(upstream, resolve, find));
         let sets: Vec<_> = config.upstreams.iter().map(compile).collect();
         let upstreams = config.upstreams.iter().zip(&sets);
         let problems: Vec<_> = upstreams
@@ -144,6 +173,13 @@ impl EndpointSets {
             epoch: self.epoch,
             sets: sets.collect(),
         }
+    }
+
+    /// Whether all sets are shared with `other`.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let mut pairs = self.sets.iter().zip(&other.sets);
+        self.sets.len() == other.sets.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// The endpoints of an upstream. `None` if the plan does not have the upstream.
@@ -219,9 +255,10 @@ impl EndpointSpec {
 }
 
 impl EndpointSet {
-    fn compile(upstream: &weir_config::Upstream, resolve: Resolve<'_>) -> Self {
+    fn compile(upstream: &weir_config::Upstream, resolve: Resolve<'_>, find: Find<'_>) -> Self {
         let mut set = Self::default();
-        for endpoint in &upstream.endpoints {
+        let found = set.ask(upstream, find);
+        for endpoint in upstream.endpoints.iter().chain(&found) {
             let mut push = |name: String, address| {
                 let spec = EndpointSpec::new(upstream, endpoint, name.into(), address);
                 set.endpoints.push(spec);
@@ -245,6 +282,39 @@ impl EndpointSet {
             }
         }
         set
+    }
+
+    /// Asks the sources of an upstream. Returns the endpoints that the upstream does not have itself.
+    fn ask(
+        &mut self,
+        upstream: &weir_config::Upstream,
+        find: Find<'_>,
+    ) -> Vec<weir_config::Endpoint> {
+        let mut found = Vec::new();
+        if upstream.sources.is_empty() {
+            return found;
+        }
+        let own = upstream.endpoints.iter();
+        let mut known: HashSet<_> = own.map(|each| each.address.clone()).collect();
+        for source in &upstream.sources {
+            let name: Arc<str> = source.kind.to_string().into();
+            match find(source) {
+                Ok(endpoints) => {
+                    self.sources.push(SourceSummary {
+                        name,
+                        endpoints: endpoints.len(),
+                    });
+                    let is_new = |each: &&weir_config::Endpoint| known.insert(each.address.clone());
+                    found.extend(endpoints.iter().filter(is_new).cloned());
+                }
+                Err(why) => self.unresolved.push(UnresolvedEndpoint {
+                    name,
+                    position: source.position.clone(),
+                    why,
+                }),
+            }
+        }
+        found
     }
 
     fn problem(&self, upstream: &weir_config::Upstream) -> Option<Problem> {

@@ -33,7 +33,9 @@ pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
 pub use dry_run::{DryRequest, DryRun, default_port};
-pub use endpoints::{EndpointSet, EndpointSets, EndpointSpec, EndpointState, UnresolvedEndpoint};
+pub use endpoints::{
+    EndpointSet, EndpointSets, EndpointSpec, EndpointState, SourceSummary, UnresolvedEndpoint,
+};
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
 pub use listener_target::{ListenerTarget, ServerNames, Transport, UdpPlan};

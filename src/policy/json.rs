@@ -121,6 +121,11 @@ impl Object {
             .map(|(_, value)| value)
     }
 
+    /// The members in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
+    }
+
     /// The memory that the object uses beyond its own size, in bytes.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -47,7 +47,15 @@ impl Endpoint {
     pub fn answering<T: AsRef<[u8]>>(
         answer: impl Fn(&Message) -> T + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::answering_at("127.0.0.1:0", answer)
+    }
+
+    /// Like `answering`, on an address of the test's choice.
+    pub fn answering_at<T: AsRef<[u8]>>(
+        address: &str,
+        answer: impl Fn(&Message) -> T + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let name = listener.local_addr().unwrap().to_string();
         let state = Arc::<State>::default();
         Self::start(name, listener.into(), state.clone(), serve(state, answer))

@@ -9,6 +9,7 @@
 
 mod certs;
 mod conn;
+mod dns;
 mod endpoint;
 mod issuer;
 mod lines;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use certs::{Authority, Issued};
 pub use conn::{Conn, End};
+pub use dns::{DnsName, DnsRecord, DnsServer};
 pub use endpoint::{Endpoint, ok};
 pub use issuer::{Issuer, TokenKey, key_set};
 pub use lines::Lines;

@@ -112,8 +112,8 @@ const BACKUP: Preset<bool> = preset(false, "as nginx and HAProxy");
 
 const PRIORITY: Preset<u32> = preset(0, "as Envoy");
 
-/// As many priorities as Envoy has.
-const PRIORITY_MAX: u32 = 127;
+/// The highest priority of an endpoint. Envoy has as many.
+pub const PRIORITY_MAX: u32 = 127;
 
 const AT_ONCE_MAX: u32 = 10_000_000;
 
@@ -360,5 +360,6 @@ fn is_reached_by(listener: &Listener, endpoint: &Endpoint) -> bool {
     }
 }
 
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;

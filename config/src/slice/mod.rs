@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod cores;
+pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod http2;
 pub(crate) mod limits;

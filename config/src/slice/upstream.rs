@@ -13,7 +13,8 @@ use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::slice::balance::{Balance, BalanceText};
 use crate::slice::breaker::{Breaker, BreakerPatch};
-use crate::slice::endpoint::{Endpoint, EndpointAddress, ServerKind, check_endpoints};
+use crate::slice::endpoint::source::{EndpointSource, ServerEntry, ServerEntryKind, split_entries};
+use crate::slice::endpoint::{Endpoint, EndpointAddress, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
@@ -28,8 +29,10 @@ use crate::value::server_url::{ServerUrl, UrlHost};
 pub struct Upstream {
     /// Its name, unique in the file.
     pub name: String,
-    /// Its endpoints, at least one, in file order.
+    /// Its endpoints, in file order.
     pub endpoints: Vec<Endpoint>,
+    /// What Weir asks for more endpoints, in file order. An upstream has an endpoint or a source at least.
+    pub sources: Vec<EndpointSource>,
     /// How Weir chooses an endpoint.
     pub balance: Balance,
     /// How long an endpoint that becomes usable gets less than its share; `None` gives it all at once.
@@ -63,6 +66,7 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             endpoints,
+            sources: Vec::new(),
             balance: BALANCE.value,
             slow_start: SLOW_START.value,
             panic_percent: PANIC.value,
@@ -155,8 +159,9 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 table! {
     /// A named group of endpoints that serve the same content.
     RawUpstream, "upstream", "[upstream.NAME]", foreign FOREIGN_NAMES {
-        /// The endpoints, at least one. An upstream with nothing else may be their list alone.
-        required servers: Vec<Spanned<Endpoint>> = "servers" as OneOrMany<SpannedKind<ServerKind>>;
+        /// The endpoints, or sources of endpoints ([discovery.md](discovery.md)), at least one. An upstream with nothing
+        /// else may be their list alone.
+        required servers: Vec<Spanned<ServerEntry>> = "servers" as OneOrMany<SpannedKind<ServerEntryKind>>;
         /// How Weir chooses an endpoint: `"p2c"` takes the less loaded of two drawn at random, `"round_robin"` takes them in
         /// turn, `"random"` draws one, all in proportion to their weights; `"least_conn"` takes the one with the fewest
         /// requests in flight, `"least_time"` the one with the least expected time, `"first"` the first in the file that has
@@ -194,9 +199,9 @@ table! {
     }
 }
 
-impl From<Vec<Spanned<Endpoint>>> for RawUpstream {
+impl From<Vec<Spanned<ServerEntry>>> for RawUpstream {
     /// An upstream of these endpoints with defaults only.
-    fn from(servers: Vec<Spanned<Endpoint>>) -> Self {
+    fn from(servers: Vec<Spanned<ServerEntry>>) -> Self {
         Self {
             span: servers
                 .first()
@@ -270,8 +275,10 @@ impl RawUpstream {
         }
         let timeouts = self.timeouts.unwrap_or_default();
         check_timeouts(&timeouts, &self.span, cx);
-        let endpoints = check_endpoints(self.servers, &name, listeners, cx);
+        let (servers, sources) = split_entries(self.servers, cx);
+        let endpoints = check_endpoints(servers, &name, listeners, cx);
         if let Some(tls) = &self.tls
+            && sources.is_empty()
             && !endpoints.iter().any(|endpoint| endpoint.tls)
         {
             let message = "no endpoint of this upstream begins with `https://`";
@@ -286,6 +293,7 @@ impl RawUpstream {
         let tls = self.tls.map(|tls| tls.build(cx)).unwrap_or_default();
         Upstream {
             endpoints,
+            sources,
             tls,
             host: self.host,
             proxy_protocol: self.proxy_protocol,

@@ -7,7 +7,7 @@ use crate::decode::kinds::TextKind;
 use crate::text::problem::Problem;
 use crate::value::address::is_host_name;
 
-/// A URL that Weir fetches. It is `https`, or `http` to this machine: what Weir fetches decides whom it trusts.
+/// A URL that Weir fetches. Where what Weir fetches decides whom it trusts, it is `https`, or `http` to this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FetchUrl {
     /// Whether Weir speaks TLS.
@@ -27,6 +27,12 @@ impl FetchUrl {
     /// The text is not the URL of a web resource, or is `http` to another machine.
     pub fn parse(text: &str) -> Result<Self, String> {
         read(text).map_err(|problem| problem.message)
+    }
+
+    /// Whether it is on this machine, by its host.
+    #[must_use]
+    pub fn is_this_machine(&self) -> bool {
+        is_this_machine(&self.host)
     }
 
     /// Host and port as `Host` has them: without the usual port.

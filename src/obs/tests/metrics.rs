@@ -256,7 +256,7 @@ fn the_reference_names_every_metric_and_field() {
     // Control adds metrics of its own.
     let of_control = concat!(
         include_str!("../../control/admin_pages.rs"),
-        include_str!("../../control/missing_names.rs"),
+        include_str!("../../control/discovery/page.rs"),
         include_str!("../../control/ip_lists.rs"),
         include_str!("../../control/issuer_keys.rs"),
         include_str!("../../control/certificates.rs")

@@ -56,3 +56,97 @@ fn endpoints() {
         }
     }
 }
+
+mod sources {
+    use std::time::Duration;
+
+    use crate::{Config, SourceKind};
+
+    fn read(servers: &str) -> Result<Config, String> {
+        let text = format!(
+            "[listen.\"127.0.0.1:8080\"]\n[upstream.app]\nservers = {servers}\n[[route]]\nmatch = \"/*\"\nto = \"app\"\n"
+        );
+        let parsed = crate::parse("t.toml", &text);
+        parsed
+            .map(|(config, _)| config)
+            .map_err(|errors| crate::to_text(&errors))
+    }
+
+    #[test]
+    fn sources_stand_beside_endpoints() {
+        let config = read(
+            "[\"10.0.0.1:80\", \"file:///run/a\", { srv = \"_HTTP._tcp.x\", scheme = \"https\" }, \
+             { list = \"http://10.0.0.2/l?x\", every = \"1m\" }, \
+             { consul = \"http://127.0.0.1:8500\", service = \"web\", tag = \"v2\", token_file = \"t\" }]",
+        )
+        .unwrap();
+        let upstream = &config.upstreams[0];
+        assert_eq!(upstream.endpoints.len(), 1);
+        let names: Vec<_> = upstream
+            .sources
+            .iter()
+            .map(|it| it.kind.to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "file:///run/a",
+                "https+srv:_http._tcp.x",
+                "list:http://10.0.0.2/l?x",
+                "consul:http://127.0.0.1:8500/web?tag=v2"
+            ]
+        );
+        let SourceKind::List { every, .. } = &upstream.sources[2].kind else {
+            panic!("not a list");
+        };
+        assert_eq!(*every, Duration::from_secs(60));
+        // The list alone, as the short form of an upstream.
+        assert!(read("\"file:///run/a\"").is_ok());
+    }
+
+    #[test]
+    fn mistakes_in_sources_are_reported() {
+        for (servers, why) in [
+            ("[\"file:run/a\"]", "not the URL of a file"),
+            ("[\"file:///\"]", "not the URL of a file"),
+            ("[\"file:///a\", \"file:///a\"]", "occurs twice"),
+            ("[{ srv = \"a b\" }]", "not the name of SRV records"),
+            ("[{ srv = \"x\", weight = 3 }]", "unknown key `weight`"),
+            (
+                "[{ srv = \"x\", scheme = \"htps\" }]",
+                "did you mean \"https\"?",
+            ),
+            ("[{ list = \"ftp://x/\" }]", "not the URL"),
+            ("[{ list = \"http://x/\", every = 5 }]", "write \"5s\""),
+            ("[{ consul = \"http://127.0.0.1:8500\" }]", "service"),
+            (
+                "[{ consul = \"http://x/?dc=a\", service = \"w\" }]",
+                "no query",
+            ),
+            ("[{ consul = \"http://x/\", service = \"\" }]", "not a name"),
+            ("[]", "has no endpoint"),
+        ] {
+            let errors = read(servers).expect_err(servers);
+            assert!(errors.contains(why), "{servers}: {errors}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_of_another_file_is_read_as_in_this_one() {
+        let read = |value: &str| crate::parse_endpoint(value);
+        let endpoint = read("{\"address\"=\"https://a.test\",\"weight\"=3}").unwrap();
+        assert_eq!(
+            (endpoint.to_string().as_str(), endpoint.weight),
+            ("https://a.test:443", 3)
+        );
+        for (value, why) in [
+            ("\"a\"", "has no port"),
+            ("{\"adress\"=\"a:1\"}", "unknown key `adress`"),
+            ("{\"address\"=\"a:1\",\"weight\"=65536}", "expected"),
+            ("3", "expected"),
+            ("", ""),
+        ] {
+            assert!(read(value).unwrap_err().contains(why), "{value}");
+        }
+    }
+}
