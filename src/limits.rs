@@ -101,6 +101,9 @@ pub const RELAY_PASS_BYTES_MIN: usize = 8 * 1024;
 /// `tune.bufsize`: 16 KiB).
 pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 
+/// Where the hash of a flow's client begins. It is the same in every process, so that a client keeps its endpoint.
+pub const FLOW_KEY_SEED: u64 = 0x5851_f42d_4c95_7f2d;
+
 /// Bytes that one splice moves, and the size that Weir asks for its pipes: a quarter of the most that any process may
 /// ask for (Linux `pipe-max-size`). Half of it and four times as much cost the same CPU.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 NGINX = """
+{stream_module}
 daemon off;
 user root;
 worker_processes 1;
@@ -84,6 +85,24 @@ http {{
 }}
 """
 
+# Without HTTP. The module is a package of its own in Debian.
+NGINX_STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+NGINX_STREAM = """
+stream {{
+    access_log off;
+    proxy_buffer_size 64k;
+    server {{
+        listen 127.0.0.1:{tcp_port} backlog=16384;
+        proxy_pass 127.0.0.1:{origin};
+    }}
+    server {{
+        listen 127.0.0.1:{tcp_port} udp reuseport;
+        proxy_pass 127.0.0.1:{udp_origin};
+        proxy_timeout 30s;
+    }}
+}}
+"""
+
 # What all locations of nginx have.
 NGINX_COMMON = """
 proxy_pass http://origin;
@@ -123,6 +142,11 @@ defaults
     # Splicing bodies halves the cost of a large response.
     option splice-response
     option splice-request
+listen passed_on
+    mode tcp
+    bind 127.0.0.1:{tcp_port} backlog 16384
+    option splice-auto
+    server origin 127.0.0.1:{origin}
 frontend edge
     bind 127.0.0.1:{port} backlog 16384
     bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem alpn h2,http/1.1
@@ -318,6 +342,13 @@ tls = {{ cert = "{work}/cert.pem", key = "{work}/key.pem" }}
 
 [listen."127.0.0.1:{h2c_port}"]
 
+[listen."127.0.0.1:{tcp_port}"]
+tcp = "origin"
+udp = "udp_origin"
+
+[upstream.udp_origin]
+servers = ["127.0.0.1:{udp_origin}"]
+
 [upstream.origin]
 servers = ["127.0.0.1:{origin}"]
 
@@ -376,7 +407,10 @@ class Peer:
     def write_config(self, work, **values):
         (work / "nginx.common").write_text(NGINX_COMMON)
         path = work / f"{self.name}.{self.suffix}"
-        path.write_text(self.config.format(work=work, **values))
+        has_stream = self.name == "nginx" and NGINX_STREAM_MODULE.exists()
+        module = f"load_module {NGINX_STREAM_MODULE};" if has_stream else ""
+        text = self.config.format(work=work, stream_module=module, **values)
+        path.write_text(text + (NGINX_STREAM.format(**values) if has_stream else ""))
         return path
 
 

@@ -52,10 +52,13 @@ pub(super) fn bind(
         };
         let cannot = |error: io::Error| explain(&listener.address, &error);
         if listener.transport() == Transport::Datagram {
-            let address = &listener.address;
-            return Err(format!(
-                "cannot listen on {address}: Weir does not serve datagrams yet"
-            ));
+            let Address::Ip(address) = listener.address else {
+                continue;
+            };
+            let address = bind_udp(address, taken, id, &mut bound).map_err(cannot)?;
+            bound.ports.push(address);
+            bound.addresses.push(format!("{address}/udp"));
+            continue;
         }
         let given = inherited.take(&listener.address);
         if !given.is_empty() {
@@ -89,6 +92,45 @@ pub(super) fn bind(
         }
     }
     Ok(bound)
+}
+
+/// Binds a socket for datagrams for each core. Returns the address, with the port that the kernel has chosen.
+fn bind_udp(
+    mut address: SocketAddr,
+    taken: &[SocketAddr],
+    id: ListenerId,
+    bound: &mut BoundSockets,
+) -> io::Result<SocketAddr> {
+    probe_udp(address, taken)?;
+    for sockets in &mut bound.sockets {
+        let socket = udp_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        let socket = net::UdpSocket::from(socket);
+        address = socket.local_addr()?;
+        sockets.push((id, ListenSocket::Udp(socket)));
+    }
+    Ok(address)
+}
+
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// As [`probe`], for datagrams.
+pub(super) fn probe_udp(address: SocketAddr, taken: &[SocketAddr]) -> io::Result<()> {
+    if address.port() == 0 || taken.iter().any(|other| other.port() == address.port()) {
+        return Ok(());
+    }
+    udp_socket(address)?.bind(&address.into())
 }
 
 /// A blocking TCP socket that listens. Accepted sockets inherit its `TCP_NODELAY`. An IPv6 wildcard accepts IPv6 only, as

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io::ErrorKind};
 
-use weir_config::{Code, Config, LogTarget, Position};
+use weir_config::{Code, Config, ListenerTarget, LogTarget, Position};
 
 use super::load::MachineCheck;
 use super::occupants::Occupants;
@@ -37,7 +37,10 @@ pub(super) fn preflight<'f>(
         ..Trial::default()
     };
     for listener in &config.listeners {
-        trial.listen(&listener.address, "", &listener.position);
+        match listener.target {
+            ListenerTarget::Udp(_) => trial.listen_udp(&listener.address, &listener.position),
+            _ => trial.listen(&listener.address, "", &listener.position),
+        }
     }
     if let Some(admin) = &config.admin {
         trial.listen(&admin.address, "admin: ", &config.key_positions.admin);
@@ -92,6 +95,22 @@ impl Trial<'_> {
         if let Err(error) = outcome {
             let why = listen::explain(&address, &error);
             self.refuse(format!("{whose}{why}"), position);
+        }
+    }
+
+    /// Tries an address for datagrams. One that is in use may be a running Weir's.
+    fn listen_udp(&mut self, address: &weir_config::Address, position: &Position) {
+        let weir_config::Address::Tcp(ip) = address else {
+            return;
+        };
+        let Err(error) = listen::probe_udp(*ip, &[]) else {
+            return;
+        };
+        let is_accepted =
+            error.kind() == ErrorKind::AddrInUse || self.starts_as_root && is_denied(&error);
+        if !is_accepted {
+            let why = listen::explain(&Address::Ip(*ip), &error);
+            self.refuse(why, position);
         }
     }
 

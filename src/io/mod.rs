@@ -12,6 +12,7 @@
 
 mod chunk;
 mod clock;
+mod datagram;
 mod inherited;
 mod os;
 mod pipe;
@@ -33,6 +34,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
+pub use datagram::{DATAGRAM_BYTES_MAX, DatagramPath, Datagrams};
 pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
 pub use zeroed::zeroed_words;
@@ -109,6 +111,8 @@ pub trait Net: Clone + 'static {
     type Socket: Send + 'static;
     /// A listening socket that its core has registered.
     type Listener: 'static;
+    /// A socket for datagrams.
+    type Datagrams: Datagrams;
     /// The receiving half of a connection.
     type Rx: Rx;
     /// The sending half of a connection.
@@ -137,6 +141,18 @@ pub trait Net: Clone + 'static {
     /// # Errors
     /// The runtime refuses the socket.
     fn listen(&self, socket: Self::Socket) -> io::Result<Self::Listener>;
+
+    /// Registers a socket for datagrams that control has bound.
+    ///
+    /// # Errors
+    /// It is no socket for datagrams, or the runtime refuses it.
+    fn bind_datagrams(&self, socket: Self::Socket) -> io::Result<Self::Datagrams>;
+
+    /// Opens a socket that exchanges datagrams with `to` only.
+    ///
+    /// # Errors
+    /// The process is out of descriptors or ports, or no route leads to `to`.
+    fn connect_datagrams(&self, to: SocketAddr) -> io::Result<Self::Datagrams>;
 
     /// Waits for the next connection. Several tasks may wait at once. [`Net::close_listener`] fails all of them.
     fn accept(

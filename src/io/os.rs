@@ -21,6 +21,8 @@ pub enum ListenSocket {
     Tcp(std::net::TcpListener, SocketOrigin),
     /// Unix; cores accept from clones of one socket.
     Unix(std::os::unix::net::UnixListener, SocketOrigin),
+    /// UDP; the sockets of all cores share the port by `SO_REUSEPORT`.
+    Udp(std::net::UdpSocket),
 }
 
 /// Where a listening socket comes from.

@@ -32,6 +32,7 @@
 //! ```
 
 mod conn;
+mod datagrams;
 mod exec;
 mod faults;
 mod kernel;
@@ -41,6 +42,7 @@ mod rng;
 mod trace;
 mod world;
 
+pub use datagrams::SimDatagrams;
 pub use faults::{Faults, Reach};
 pub use net::{Sim, SimBell, SimListener, SimPackedConnection, SimRx, SimSocket, SimTx};
 pub use peer::{End, Peer};

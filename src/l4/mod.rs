@@ -13,10 +13,13 @@
 mod client_hello;
 mod connection;
 mod endpoint_attempts;
+mod flow_table;
 mod relay;
 mod relay_record;
 mod steps;
+mod udp;
 
 pub use client_hello::{ClientHello, HelloError, read_client_hello};
 pub use connection::{AcceptedConnection, RelayConnection};
 pub use steps::explain_steps;
+pub use udp::UdpListener;

@@ -84,8 +84,22 @@ impl RelayRecord {
 
     /// Counts and logs the connection or flow, which has ended.
     pub(super) fn report<N: Net>(&self, core: &Core<N>, plan: &CorePlan<N>) {
+        let event = self.event(core);
+        core.obs
+            .borrow()
+            .relayed(&plan.plan, &plan.endpoints, &event);
+    }
+
+    /// Counts and logs a connection or flow that a policy has refused. A flood of them leaves room in the log for
+    /// others.
+    pub(super) fn report_refused<N: Net>(&self, core: &Core<N>) {
+        let event = self.event(core);
+        core.obs.borrow().connection_refused(&event);
+    }
+
+    fn event<N: Net>(&self, core: &Core<N>) -> ExchangeEvent<'_> {
         let microseconds = |time: Duration| time.as_micros() as u64;
-        let event = ExchangeEvent {
+        ExchangeEvent {
             time_ms: self.time_ms,
             id: core.next_id(),
             given_id: b"",
@@ -119,9 +133,6 @@ impl RelayRecord {
             reason: self.reason,
             policy: self.policy,
             would_refuse: self.would_refuse,
-        };
-        core.obs
-            .borrow()
-            .relayed(&plan.plan, &plan.endpoints, &event);
+        }
     }
 }

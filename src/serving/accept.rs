@@ -13,6 +13,7 @@ use super::mailbox::{MailboxMessage, Receipt};
 use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange;
 use crate::io::{Address, Connection, Instant, Net};
+use crate::l4::UdpListener;
 use crate::limits::{
     ACCEPT_RETRY_MS, ACCEPTS_AT_ONCE_MAX, CLOSING_LISTENER_ACCEPTS_MAX, CLOSING_LISTENER_MS,
     LISTENER_SETTLE_MS,
@@ -36,17 +37,24 @@ impl<N: Net> CoreServer<N> {
             let Some(listener) = plan.plan.listeners.get(id.0 as usize) else {
                 continue;
             };
-            let socket = match core.net.listen(socket) {
-                Ok(socket) => Rc::new(socket),
-                Err(error) => {
-                    core.obs.borrow().report(CoreReport::ListenFailed {
-                        core: core.index,
-                        listener: listener.name.clone(),
-                        error,
-                    });
-                    continue;
-                }
+            let failed = |error| {
+                core.obs.borrow().report(CoreReport::ListenFailed {
+                    core: core.index,
+                    listener: listener.name.clone(),
+                    error,
+                });
             };
+            if listener.transport() == Transport::Datagram {
+                let socket = core.net.bind_datagrams(socket).map_err(failed);
+                if let Ok(socket) = socket {
+                    self.open_datagrams(CoreListener::new(id, listener, &core.counts), socket);
+                }
+                continue;
+            }
+            let Ok(socket) = core.net.listen(socket).map_err(failed) else {
+                continue;
+            };
+            let socket = Rc::new(socket);
             let listener = CoreListener::new(id, listener, &core.counts);
             for _ in 0..N::ACCEPTS_POSTED {
                 core.net
@@ -57,6 +65,28 @@ impl<N: Net> CoreServer<N> {
                 socket: RefCell::new(Some(socket)),
             });
         }
+    }
+
+    /// Serves a listener for datagrams until it is closed and its last flow has ended.
+    fn open_datagrams(self: &Rc<Self>, listener: Rc<CoreListener>, socket: N::Datagrams) {
+        let (server, cores) = (self.clone(), self.shared.cores());
+        let udp = UdpListener::new(&self.core, &listener, socket, cores, move || server.plan());
+        self.listeners.borrow_mut().push(OpenListener {
+            listener: listener.clone(),
+            socket: RefCell::default(),
+        });
+        let server = self.clone();
+        self.core.net.spawn(async move {
+            udp.run().await;
+            server.forget_listener(&listener);
+        });
+    }
+
+    fn forget_listener(&self, listener: &Rc<CoreListener>) {
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|other| !Rc::ptr_eq(&other.listener, listener));
+        drop(listeners);
+        self.core.wake_end();
     }
 
     /// Gives listeners their ids and settings in the new plan, and closes the listeners that it does not have. Drops
@@ -107,6 +137,10 @@ impl<N: Net> CoreServer<N> {
         if open.listener.leave() {
             return;
         }
+        if open.listener.transport == Transport::Datagram {
+            // Flows go on; its task ends with the last of them.
+            return self.core.timers.wake_all();
+        }
         self.core.wake_accepts();
         let (server, listener, socket) = (self.clone(), open.listener.clone(), open.socket.take());
         self.core.net.spawn(async move {
@@ -114,11 +148,7 @@ impl<N: Net> CoreServer<N> {
                 server.empty_queue(&listener, &socket).await;
                 server.core.net.close_listener(&socket);
             }
-            server
-                .listeners
-                .borrow_mut()
-                .retain(|other| !Rc::ptr_eq(&other.listener, &listener));
-            server.core.wake_end();
+            server.forget_listener(&listener);
             drop(receipt);
         });
     }

@@ -6,6 +6,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod adaptive_concurrency;
+mod affinity;
 mod balance;
 mod breaker;
 mod client_binding;

@@ -12,6 +12,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::super::Pool;
 use super::super::clock::Clock;
+use super::super::datagram::DatagramBatch;
 use super::super::pipe::Pipes;
 use super::listener::ListenerState;
 use super::sleep_queue::SleepQueue;
@@ -117,6 +118,8 @@ impl OwnerTable {
 pub(super) struct Driver {
     pub(super) pool: Pool,
     pub(super) pipes: Rc<Pipes>,
+    /// Room for received datagrams, once a socket has needed it.
+    pub(super) datagrams: Cell<Option<Box<DatagramBatch>>>,
     pub(super) tasks: Rc<Tasks>,
     pub(super) sleeps: SleepQueue,
     /// Counts turns of the loop.
@@ -149,6 +152,7 @@ impl Driver {
         let driver = Self {
             pool: Pool::new(),
             pipes: Rc::default(),
+            datagrams: Cell::new(None),
             tasks: Tasks::new(),
             sleeps: SleepQueue::default(),
             turn: Cell::new(0),

@@ -14,6 +14,7 @@
 //! - The driver submits new watches, and waits if no task is ready.
 //! - Completions wake tasks, and so do sleeps that have ended.
 
+mod datagrams;
 mod driver;
 mod listener;
 mod rx;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
 
+use super::datagram::{self, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
 use super::os::{Doorbell, ListenSocket, PackedConnection, owned, set_nonblocking, take_error};
 use super::pipe::Pipe;
 use super::{Address, Connection, Instant, Net, Pool, Tx};
@@ -43,6 +45,7 @@ use driver::Driver;
 use sleep_queue::Sleep;
 use socket::RingSocket;
 
+pub use datagrams::RingDatagrams;
 pub use listener::RingListener;
 pub use rx::RingRx;
 pub use tx::RingTx;
@@ -133,6 +136,7 @@ impl Ring {
 impl Net for Ring {
     type Socket = ListenSocket;
     type Listener = RingListener;
+    type Datagrams = RingDatagrams;
     type Rx = RingRx;
     type Tx = RingTx;
     type PackedConnection = PackedConnection;
@@ -164,11 +168,30 @@ impl Net for Ring {
         let (fd, is_tcp, origin): (OwnedFd, _, _) = match socket {
             ListenSocket::Tcp(socket, origin) => (socket.into(), true, origin),
             ListenSocket::Unix(socket, origin) => (socket.into(), false, origin),
+            ListenSocket::Udp(_) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         if !set_nonblocking(fd.as_raw_fd()) {
             return Err(io::Error::last_os_error());
         }
         Ok(RingListener::new(&self.driver, fd, is_tcp, origin))
+    }
+
+    fn bind_datagrams(&self, socket: ListenSocket) -> io::Result<RingDatagrams> {
+        let ListenSocket::Udp(socket) = socket else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        datagram::prepare_listener(&socket)?;
+        let at_once = LISTENER_DATAGRAMS_AT_ONCE;
+        Ok(RingDatagrams::new(&self.driver, socket.into(), at_once))
+    }
+
+    fn connect_datagrams(&self, to: SocketAddr) -> io::Result<RingDatagrams> {
+        let socket = datagram::connect(to)?;
+        Ok(RingDatagrams::new(
+            &self.driver,
+            socket,
+            FLOW_DATAGRAMS_AT_ONCE,
+        ))
     }
 
     async fn accept(&self, listener: &RingListener) -> io::Result<Connection<Self>> {

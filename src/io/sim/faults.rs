@@ -24,6 +24,8 @@ pub struct Faults {
     pub refuse_permille: u32,
     /// An accept fails for lack of descriptors and leaves the queue alone. 0 unless a test sets it.
     pub accept_error_permille: u32,
+    /// A datagram gets lost. 0 unless a test sets it.
+    pub lost_permille: u32,
     /// Bytes that a sender's socket takes before the peer has them.
     pub send_buffer_bytes: usize,
     /// Bytes that a receiver's socket holds.
@@ -55,6 +57,7 @@ impl Faults {
             reset_permille: 0,
             refuse_permille: 0,
             accept_error_permille: 0,
+            lost_permille: 0,
             send_buffer_bytes: 64 * 1024,
             receive_buffer_bytes: 64 * 1024,
         }

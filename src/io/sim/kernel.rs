@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::conn::{Conn, ConnId, Side};
+use super::datagrams::{DatagramInTransit, DatagramSockets};
 use super::exec::WakeHub;
 use super::faults::{Faults, Reach};
 use super::rng::Rng;
@@ -75,6 +76,8 @@ pub(super) enum KernelEvent {
     Syn(OpId, u32),
     /// A connect or accept completes.
     Complete(OpId),
+    /// A datagram arrives.
+    Datagram(DatagramInTransit),
 }
 
 /// The time of an event, and a random number that orders events of the same time.
@@ -142,6 +145,7 @@ pub(super) struct Kernel {
     pub(super) reach: BTreeMap<Address, Reach>,
     /// Connections that a listener's queue holds (Linux's default SOMAXCONN is 4,096).
     pub(super) backlog: usize,
+    pub(super) datagrams: DatagramSockets,
     conns: BTreeMap<ConnId, Conn>,
     listeners: BTreeMap<u64, ListenerEntry>,
     ops: BTreeMap<OpId, KernelOp>,
@@ -171,6 +175,7 @@ impl Kernel {
             faults_at: BTreeMap::new(),
             reach: BTreeMap::new(),
             backlog: 4096,
+            datagrams: DatagramSockets::default(),
             conns: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ops: BTreeMap::new(),
@@ -200,6 +205,7 @@ impl Kernel {
             KernelEvent::Reset(id, side) => self.conn(id, |conn, env| conn.on_reset(env, side)),
             KernelEvent::Syn(op, tries) => self.on_syn(op, tries),
             KernelEvent::Complete(op) => self.on_complete(op),
+            KernelEvent::Datagram(datagram) => self.datagrams.deliver(&mut self.env, datagram),
         }
     }
 
@@ -239,6 +245,26 @@ impl Kernel {
             .values()
             .filter(|conn| !conn.bell && conn.held_by(actor))
             .count()
+            + self.datagrams.open_of(actor)
+    }
+
+    /// Opens a socket for datagrams: in place of a listener, which is closed, or for one peer.
+    pub(super) fn open_datagrams(
+        &mut self,
+        actor: Actor,
+        listener: Option<u64>,
+        peer: Option<SocketAddr>,
+        ip: IpAddr,
+    ) -> io::Result<u64> {
+        let bound = listener.and_then(|id| self.listeners.remove(&id));
+        let local = match bound.map(|bound| bound.address) {
+            Some(Address::Ip(address)) => address,
+            Some(Address::Unix(_)) => return Err(ErrorKind::InvalidInput.into()),
+            None => self.client_address(ip),
+        };
+        let id = self.id();
+        self.datagrams.open(id, actor, local, peer);
+        Ok(id)
     }
 
     /// Connections that the actor has accepted and holds open.

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use super::conn::{ConnId, Side};
-use super::kernel::{EventKey, KernelEvent, OpId, SharedKernel};
+use super::datagrams::SimDatagrams;
+use super::kernel::{EventKey, Kernel, KernelEvent, OpId, SharedKernel};
 use super::trace::{Actor, What};
 use super::world::WorldState;
 use crate::io::chunk::advance_queue;
@@ -58,6 +59,20 @@ impl Sim {
         &self.core.world.shared
     }
 
+    fn open_datagrams(
+        &self,
+        listener: Option<u64>,
+        peer: Option<SocketAddr>,
+    ) -> io::Result<SimDatagrams> {
+        let (actor, ip) = (self.core.actor, self.core.ip);
+        let opened = |kernel: &mut Kernel| kernel.open_datagrams(actor, listener, peer, ip);
+        Ok(SimDatagrams {
+            id: self.shared().with(opened)?,
+            shared: self.shared().clone(),
+            actor,
+        })
+    }
+
     fn connection(&self, socket: EndHandle) -> Connection<Self> {
         let peer = (socket.side == 1).then(|| socket.client()).flatten();
         self.connection_with(socket, peer)
@@ -77,6 +92,7 @@ impl Sim {
 impl Net for Sim {
     type Socket = SimSocket;
     type Listener = SimListener;
+    type Datagrams = SimDatagrams;
     type Rx = SimRx;
     type Tx = SimTx;
     type PackedConnection = SimPackedConnection;
@@ -112,6 +128,14 @@ impl Net for Sim {
             socket,
             actor: self.core.actor,
         })
+    }
+
+    fn bind_datagrams(&self, socket: SimSocket) -> io::Result<SimDatagrams> {
+        self.open_datagrams(Some(socket.id), None)
+    }
+
+    fn connect_datagrams(&self, to: SocketAddr) -> io::Result<SimDatagrams> {
+        self.open_datagrams(None, Some(to))
     }
 
     async fn accept(&self, listener: &SimListener) -> io::Result<Connection<Self>> {

@@ -8,6 +8,7 @@
 //! armed receive). Past [`ARMED_RECEIVES_MAX`](crate::limits::ARMED_RECEIVES_MAX) it first waits for readiness, which
 //! takes no memory, and then receives.
 
+mod datagrams;
 mod pump_signal;
 mod rx;
 mod tx;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::clock::Clock;
+use super::datagram::{self, DatagramBatch, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
 use super::os::{
     self, Doorbell, ListenSocket, PackedConnection, SocketOrigin, owned, set_nonblocking, shut,
 };
@@ -32,6 +34,7 @@ use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
 use crate::limits::{ACCEPTS_POSTED, RING_ENTRIES};
 
+pub use datagrams::UringDatagrams;
 pub use rx::UringRx;
 pub use tx::UringTx;
 
@@ -116,6 +119,8 @@ struct UringState {
     pool: Pool,
     armed: Cell<usize>,
     pipes: Rc<Pipes>,
+    /// Room for received datagrams, once a socket has needed it.
+    datagrams: Cell<Option<Box<DatagramBatch>>>,
     /// Tasks that have used up their share and continue after the next look at I/O.
     later: RefCell<Vec<Waker>>,
 }
@@ -145,6 +150,7 @@ impl Uring {
             pool: Pool::new(),
             armed: Cell::new(0),
             pipes: Rc::default(),
+            datagrams: Cell::new(None),
             later: RefCell::default(),
         };
         Self {
@@ -200,6 +206,7 @@ impl Net for Uring {
 
     type Socket = ListenSocket;
     type Listener = UringListener;
+    type Datagrams = UringDatagrams;
     type Rx = UringRx;
     type Tx = UringTx;
     type PackedConnection = PackedConnection;
@@ -238,6 +245,7 @@ impl Net for Uring {
                 ListenerSocket::Unix(UnixListener::from_std(socket)?),
                 origin,
             ),
+            ListenSocket::Udp(_) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(UringListener {
             socket,
@@ -245,6 +253,18 @@ impl Net for Uring {
             is_closed: Cell::new(false),
             accepting: RefCell::default(),
         })
+    }
+
+    fn bind_datagrams(&self, socket: ListenSocket) -> io::Result<UringDatagrams> {
+        let ListenSocket::Udp(socket) = socket else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        datagram::prepare_listener(&socket)?;
+        UringDatagrams::new(&self.state, socket.into(), LISTENER_DATAGRAMS_AT_ONCE)
+    }
+
+    fn connect_datagrams(&self, to: SocketAddr) -> io::Result<UringDatagrams> {
+        UringDatagrams::new(&self.state, datagram::connect(to)?, FLOW_DATAGRAMS_AT_ONCE)
     }
 
     async fn accept(&self, listener: &UringListener) -> io::Result<Connection<Self>> {

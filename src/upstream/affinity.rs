@@ -1,0 +1,75 @@
+//! Chooses an endpoint by a key alone, so that every core, and Weir after a restart, chooses the same.
+
+use std::rc::Rc;
+
+use super::{Endpoint, Upstream};
+use crate::io::Net;
+
+impl<N: Net> Upstream<N> {
+    /// The usable endpoint of a key, in proportion to the weights (weighted rendezvous hashing). When an endpoint comes
+    /// or goes, only the keys of that endpoint move. Costs a few nanoseconds for each usable endpoint.
+    pub fn pick_for_key(&self, key: u64) -> Option<(u32, &Rc<Endpoint<N>>)> {
+        let usable = self.usable.borrow();
+        let scored = usable.endpoints.iter().filter_map(|each| {
+            let endpoint = self.endpoints.get(each.index as usize)?;
+            let score = score(key, &endpoint.name, each.weight);
+            endpoint
+                .slot
+                .takes_requests
+                .get()
+                .then_some((score, each.index, endpoint))
+        });
+        let best = scored.max_by(|(a, ..), (b, ..)| a.total_cmp(b));
+        best.map(|(_, index, endpoint)| (index, endpoint))
+    }
+}
+
+/// The score of an endpoint for a key: with -w / ln(u) of an even u in (0, 1), the highest score falls to each endpoint
+/// as often as its weight says.
+fn score(key: u64, name: &str, weight: u64) -> f64 {
+    let mixed = name
+        .bytes()
+        .fold(mix(key), |hash, byte| mix(hash ^ u64::from(byte)));
+    let even = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -(weight as f64) / even.ln()
+}
+
+/// Spreads every bit over the word (the finalizer of SplitMix64).
+pub(super) fn mix(mut word: u64) -> u64 {
+    word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(key: u64, endpoints: &[(&str, u64)]) -> usize {
+        let scores = endpoints
+            .iter()
+            .map(|(name, weight)| score(key, name, *weight));
+        let best = scores.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        best.map_or(0, |(at, _)| at)
+    }
+
+    #[test]
+    fn weights_hold_and_only_keys_of_a_lost_endpoint_move() {
+        let all = [
+            ("10.0.0.1:53", 1_000),
+            ("10.0.0.2:53", 3_000),
+            ("10.0.0.3:53", 1_000),
+        ];
+        let mut counts = [0; 3];
+        for key in 0..100_000 {
+            let chosen = pick(key, &all);
+            counts[chosen] += 1;
+            let without = pick(key, &all[..2]);
+            assert!(chosen == 2 || chosen == without, "key {key} moved");
+        }
+        for (count, share) in counts.into_iter().zip([20_000, 60_000, 20_000]) {
+            assert!(i32::abs(count - share) < 1_000, "{counts:?}");
+        }
+    }
+}
