@@ -321,3 +321,67 @@ fn adaptive_concurrency_refuses_more_than_the_upstream_serves() {
     assert!(hanging.connections() <= 128);
     drop(clients);
 }
+
+#[test]
+fn a_late_answer_is_hedged_at_another_endpoint() {
+    let (slow, good) = (hangs(), good());
+    let weir = with_retries("count = 1, hedge = \"100ms\"", &[&slow, &good]);
+    for _ in 0..8 {
+        assert_eq!(weir.ask(get("/")).text(), "good");
+    }
+    let count = |name: &str| weir.metric(&format!("weir_upstream_{name}{{upstream=\"up\"}}"));
+    let hedged = slow.connections() as f64;
+    assert!(hedged > 0.0);
+    assert_eq!(count("hedges_total"), hedged);
+    assert_eq!(count("hedges_won_total"), hedged);
+    assert_eq!(count("retries_total"), 0.0);
+    let entry = weir.entry_where("a hedged request", |entry| entry.number("attempts") == 2.0);
+    assert_eq!(entry.number("status"), 200.0);
+    assert_eq!(entry.text("endpoint"), good.name);
+    // Weir has closed the connections of the attempts that lost.
+    let open = format!(
+        "weir_endpoint_connections_open{{upstream=\"up\",endpoint=\"{}\"}}",
+        slow.name
+    );
+    eventually("they close", || (weir.metric(&open) == 0.0).then_some(()));
+}
+
+#[test]
+fn hedges_have_a_budget() {
+    let (one, two) = (hangs(), hangs());
+    let weir = Weir::with(
+        "cores = 1\ntimeouts = { first_byte = \"300ms\" }\n\
+         retries = { count = 1, hedge = \"20ms\", budget = \"0%\", budget_min = 2 }",
+        &[&one, &two],
+    );
+    for _ in 0..5 {
+        assert_eq!(weir.ask(get("/")).status(), 504);
+    }
+    assert_eq!(one.connections() + two.connections(), 5 + 2);
+}
+
+#[test]
+fn a_percentile_is_learned_before_it_hedges() {
+    let slow_once = Arc::new(AtomicU16::new(1));
+    let endpoint = || {
+        let slow_once = slow_once.clone();
+        Endpoint::answering(move |request| {
+            if request.target() == "/slow" && slow_once.swap(0, SeqCst) == 1 {
+                std::thread::sleep(std::time::Duration::from_secs(5));
+            }
+            ok("answer")
+        })
+    };
+    let (one, two) = (endpoint(), endpoint());
+    let weir = Weir::with(
+        &format!("cores = 1\nretries = {{ {FREE}, count = 1, hedge = \"p95\" }}"),
+        &[&one, &two],
+    );
+    for _ in 0..60 {
+        assert_eq!(weir.ask(get("/")).text(), "answer");
+    }
+    assert_eq!(weir.ask(get("/slow")).text(), "answer");
+    let entry = weir.entry("/slow");
+    assert_eq!(entry.number("attempts"), 2.0);
+    assert!(entry.number("total_ms") < 4_000.0);
+}

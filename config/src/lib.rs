@@ -64,6 +64,7 @@ pub use slice::cores::{Cores, Driver};
 pub use slice::dns::Dns;
 pub use slice::endpoint::source::{ConsulService, EndpointSource, Scheme, SourceKind};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
+pub use slice::hedge::Hedge;
 pub use slice::http2::Http2;
 pub use slice::limits::{Limits, LimitsPatch};
 pub use slice::listener::{Listener, Underscores};

@@ -117,7 +117,7 @@ fn defaults_can_be_written() {
         body_rate = \"240B/s\", connections = \"auto\", connections_per_client = 16384, memory_per_core = \"auto\" }\n\
         retries = { count = 1, budget = \"20%\", budget_min = 3, backoff = \"25ms\", \
         per_try = \"off\", on = \"connect,reset,invalid,503\", \
-        methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"PUT\", \"DELETE\"] }\n";
+        methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"PUT\", \"DELETE\"], hedge = \"off\" }\n";
     let long = weir_config::parse("long", &format!("{written}{rest}")).expect("a valid file");
     assert_eq!(short.timeouts, long.0.timeouts);
     assert_eq!(short.limits, long.0.limits);

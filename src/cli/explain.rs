@@ -469,6 +469,15 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     if retry.retries_max > 0 {
         let methods: Vec<_> = retry.methods.names().collect();
         let _ = writeln!(out, "retried    {}, after {}", methods.join(", "), retry.on);
+        if let Some(hedge) = retry.hedge {
+            let late = match hedge {
+                weir_config::Hedge::After(time) => show_duration(time),
+                weir_config::Hedge::Percentile(percent) => {
+                    format!("the time within which {percent}% of the answers begin")
+                }
+            };
+            let _ = writeln!(out, "hedged     at a second endpoint after {late}");
+        }
     }
     let _ = match retry.connects_max {
         1 => writeln!(

@@ -62,15 +62,17 @@ impl From<Fault> for AttemptFailure {
 
 /// The attempts of one exchange: their common settings and their outcomes so far.
 pub(super) struct Attempts<'a, N: Net> {
-    plan: &'a UpstreamPlan,
+    pub(super) plan: &'a UpstreamPlan,
     /// The route of a client's request; `None` for a sub-request, which goes by the upstream's own rules.
     route: Option<&'a RoutePlan>,
-    upstream: &'a Upstream<N>,
-    tried: TriedEndpoints,
+    pub(super) upstream: &'a Upstream<N>,
+    pub(super) tried: TriedEndpoints,
     pub(super) replay: Replay,
-    failures: Failures,
+    pub(super) failures: Failures,
     /// The current attempt uses an endpoint connection that serves this client's connection alone.
     is_bound: bool,
+    /// The endpoint of a second attempt that has taken the place of the first.
+    pub(super) hedged: Option<RequestInFlight<N>>,
 }
 
 impl<'a, N: Net> Exchange<'a, N> {
@@ -102,6 +104,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             replay: Replay::default(),
             failures: Failures::default(),
             is_bound: false,
+            hedged: None,
         };
         let began = self.record.began;
         let total = after(began, attempts.timeouts().total);
@@ -123,7 +126,7 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Whether the request has credentials that authenticate the connection.
-    fn authenticates(&self) -> bool {
+    pub(super) fn authenticates(&self) -> bool {
         let credentials = self
             .down
             .head
@@ -211,7 +214,9 @@ impl<'a, N: Net> Attempts<'a, N> {
         let (endpoint, lease) = self.lease(exchange).await?;
         let head = mem::take(&mut exchange.buffers.up_head);
         let mut up = lease.begin(self.plan.limits, head);
-        match self.relay(&mut up, exchange).await {
+        let relayed = self.relay(&mut up, exchange).await;
+        let endpoint = self.hedged.take().unwrap_or(endpoint);
+        match relayed {
             Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);
                 exchange.keep_head(&mut up);
@@ -282,7 +287,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     }
 
     /// Counts an attempt that failed because of its endpoint.
-    fn count_failure(&self, record: &ExchangeRecord, fault: Fault) {
+    pub(super) fn count_failure(&self, record: &ExchangeRecord, fault: Fault) {
         let endpoint = record
             .endpoint
             .and_then(|index| self.upstream.endpoints.get(index as usize));
@@ -296,13 +301,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         &mut self,
         exchange: &mut Exchange<'a, N>,
     ) -> Result<(RequestInFlight<N>, EndpointLease<N>), Fault> {
-        let need = ConnectionNeed {
-            owner: self.plan.proxy_protocol.and(exchange.down.context.address),
-            must_be_fresh: self.failures.has_met_stale(),
-            must_recheck: !self.may_repeat(exchange),
-            switches_protocols: exchange.down.request().upgrade.is_some(),
-            is_raw: false,
-        };
+        let need = self.need(exchange);
         let offered = poll_fn(|cx| Poll::Ready(self.take_offer(cx, need, exchange)));
         let (mut index, offer) = match offered.await {
             Some(offered) => offered,
@@ -312,12 +311,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         let mut offer = Some(offer);
         exchange.record.attempts += 1;
         exchange.record.errno = 0;
-        let connector = Connector {
-            core: exchange.core,
-            plan: self.plan,
-            listener: &exchange.down.context.listener,
-            timeout: self.timeouts().connect,
-        };
+        let connector = self.connector(exchange);
         loop {
             self.tried.add(index);
             exchange.record.endpoint = Some(index);
@@ -350,6 +344,27 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
+    /// What the exchange needs of a connection.
+    pub(super) fn need(&self, exchange: &Exchange<'a, N>) -> ConnectionNeed {
+        ConnectionNeed {
+            owner: self.plan.proxy_protocol.and(exchange.down.context.address),
+            must_be_fresh: self.failures.has_met_stale(),
+            must_recheck: !self.may_repeat(exchange),
+            switches_protocols: exchange.down.request().upgrade.is_some(),
+            is_raw: false,
+        }
+    }
+
+    /// Opens connections for the exchange.
+    pub(super) fn connector(&self, exchange: &Exchange<'a, N>) -> Connector<'a, N> {
+        Connector {
+            core: exchange.core,
+            plan: self.plan,
+            listener: &exchange.down.context.listener,
+            timeout: self.timeouts().connect,
+        }
+    }
+
     /// Takes the offer of an endpoint: one with a connection that serves this client alone, else the next in turn.
     fn take_offer(
         &mut self,
@@ -370,10 +385,21 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange: &mut Exchange<'a, N>,
     ) -> Result<Relayed<'a>, Fault> {
         exchange.check_client_waits()?;
-        let endpoint = exchange
-            .record
-            .endpoint
-            .and_then(|i| self.upstream.endpoints.get(i as usize));
+        if let Some(index) = exchange.record.endpoint {
+            self.edit_for(index, exchange);
+        }
+        if self.retry().retries_max == 0 {
+            // The body will not be sent again.
+            self.replay.forget();
+        }
+        let mut relay = Relay::new(exchange, up, self);
+        relay.begin()?;
+        poll_fn(|cx| relay.poll(cx)).await
+    }
+
+    /// Makes the edits of the request that depend on its endpoint.
+    pub(super) fn edit_for(&self, index: u32, exchange: &mut Exchange<'a, N>) {
+        let endpoint = self.upstream.endpoints.get(index as usize);
         if let Some(route) = self.route
             && !route.steps.is_empty()
             && let Some(endpoint) = endpoint
@@ -396,13 +422,6 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .edits
                 .set_authority(host.as_bytes());
         }
-        if self.retry().retries_max == 0 {
-            // The body will not be sent again.
-            self.replay.forget();
-        }
-        let mut relay = Relay::new(exchange, up, self);
-        relay.begin()?;
-        poll_fn(|cx| relay.poll(cx)).await
     }
 
     /// Waits in the upstream's queue. All waits of the exchange together last at most `timeouts.queue`.
@@ -452,10 +471,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         head: &Head,
         block: &[u8],
     ) -> Heard<'a> {
-        let status = match exchange.facts.is_grpc_call {
-            true => grpc::status_of_answer(head, block),
-            false => head.status,
-        };
+        let status = status_of(exchange, head, block);
         if status >= 400
             && let Some(repeat) = self.repeat_after_answer(exchange, status, head, block)
         {
@@ -521,6 +537,15 @@ impl<'a, N: Net> Attempts<'a, N> {
         let mut waiter = self.waiter(exchange);
         let waited = waiter.until(until, |_| Poll::<()>::Pending);
         waited.await.map(|_| ())
+    }
+}
+
+/// The status by which an answer is judged.
+#[inline]
+pub(super) fn status_of<N: Net>(exchange: &Exchange<'_, N>, head: &Head, block: &[u8]) -> u16 {
+    match exchange.facts.is_grpc_call {
+        true => grpc::status_of_answer(head, block),
+        false => head.status,
     }
 }
 

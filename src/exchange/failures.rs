@@ -88,6 +88,13 @@ impl Failures {
         self.met_stale
     }
 
+    /// Counts a second attempt beside the first as a retry, if one is left.
+    pub(super) fn count_hedge(&mut self, plan: &RetryPlan) -> bool {
+        let is_allowed = self.repeats < plan.retries_max;
+        self.repeats += u32::from(is_allowed);
+        is_allowed
+    }
+
     /// Counts a failure, and returns how to repeat the attempt. `None`: no attempt follows. `has_untried`: some
     /// endpoint was not tried.
     pub(super) fn repeat_after(

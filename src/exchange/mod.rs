@@ -16,6 +16,7 @@ mod failures;
 mod filtering;
 mod grpc;
 mod guarded;
+mod hedging;
 mod logged_fields;
 mod pace;
 mod pipeline;

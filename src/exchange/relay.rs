@@ -1,6 +1,7 @@
 //! Moves the request to the endpoint and the answer to the client at the same time, until both are done or one fails.
 
 mod filtered;
+mod hedge;
 
 use std::task::{Context, Poll, ready};
 
@@ -18,6 +19,7 @@ use crate::io::{Instant, Net};
 use crate::policy::errors::ErrorPage;
 use crate::policy::filter::{Chain, Framed};
 use crate::upstream::EndpointSide;
+use hedge::Hedge;
 
 /// Moves the bytes of one attempt.
 pub(super) struct Relay<'r, 'a, N: Net> {
@@ -41,6 +43,8 @@ pub(super) struct Relay<'r, 'a, N: Net> {
     sent_at: Instant,
     /// When the wait for an answer began. An interim answer begins it anew.
     waits_since: Instant,
+    /// The second attempt beside this one; `None` without a rule for it.
+    hedge: Option<Box<Hedge<'a, N>>>,
 }
 
 /// The progress of the request.
@@ -109,7 +113,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             true => now,
             false => Instant::NEVER,
         };
+        let hedge = Hedge::new(exchange, attempts);
         Self {
+            hedge,
             exchange,
             attempts,
             up,
@@ -155,6 +161,16 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Moves all bytes that can move, then checks the deadlines.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed<'a>, Fault>> {
+        loop {
+            match self.poll_once(cx) {
+                Poll::Ready(Err(fault)) if self.hedge.is_some() && self.give_way(Some(fault)) => {}
+                polled => return polled,
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<Result<Relayed<'a>, Fault>> {
         self.exchange.down.timer.watch(cx);
         self.poll_upload(cx)?;
         let downloaded = self.poll_download(cx);
@@ -216,6 +232,13 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
 
     /// Moves the answer from the endpoint to the client. Returns how the relay ended, if it has.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<Option<Relayed<'a>>, Fault> {
+        if self.hedge.is_some()
+            && self.download == Download::Head
+            && self.poll_hedge(cx)
+            && let Some(relayed) = self.hear_head()?
+        {
+            return Ok(Some(relayed));
+        }
         loop {
             while self.is_downloading() && self.may_read_answer(cx) {
                 if self.answer_filters.is_some() {
@@ -233,13 +256,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 match self.up.poll_response(cx, self.exchange.core) {
                     Poll::Ready(Ok(ResponsePart::Switch)) => return self.switch().map(Some),
                     Poll::Ready(Ok(ResponsePart::Head)) => {
-                        match self
-                            .attempts
-                            .hear(self.exchange, &self.up.head, &self.up.block)
-                        {
-                            Heard::Pass => self.send_head()?,
-                            Heard::Retry(repeat) => return Ok(Some(Relayed::Rejected(repeat))),
-                            Heard::Replace(page) => return Ok(Some(self.replace(page))),
+                        if self.hedge.is_some() && self.prefers_hedge() {
+                            continue;
+                        }
+                        if let Some(relayed) = self.hear_head()? {
+                            return Ok(Some(relayed));
                         }
                     }
                     Poll::Ready(Ok(part)) => self.send_part(part)?,
@@ -268,6 +289,19 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             if !(was_full && may_read) {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Judges the answer by its head, and passes the head on. Returns how the relay ended, if it has.
+    #[inline]
+    fn hear_head(&mut self) -> Result<Option<Relayed<'a>>, Fault> {
+        match self
+            .attempts
+            .hear(self.exchange, &self.up.head, &self.up.block)
+        {
+            Heard::Pass => self.send_head().map(|()| None),
+            Heard::Retry(repeat) => Ok(Some(Relayed::Rejected(repeat))),
+            Heard::Replace(page) => Ok(Some(self.replace(page))),
         }
     }
 
@@ -451,6 +485,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             record.grpc_status = grpc::status_in_head(&self.up.head, &self.up.block);
         }
         self.download = Download::Body;
+        if self.hedge.is_some() {
+            self.end_hedge(now);
+        }
         self.attempts.replay.forget();
         if matches!(self.upload, Upload::Reading | Upload::Filtering) {
             self.answered_early();
@@ -587,7 +624,10 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         };
         match due {
             Ok(deadline) => {
-                let bounds = self.exchange.deadline.min(self.per_try);
+                let mut bounds = self.exchange.deadline.min(self.per_try);
+                if self.hedge.is_some() {
+                    bounds = bounds.min(self.hedge_due());
+                }
                 self.exchange.down.timer.set(bounds.min(deadline));
                 Poll::Pending
             }

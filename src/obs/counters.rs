@@ -297,6 +297,8 @@ pub(super) struct UpstreamCounts {
     pub(super) exchanges: [Counter; CLASSES],
     /// Attempts after the first.
     pub(super) retries: Counter,
+    pub(super) hedges: Counter,
+    pub(super) hedges_won: Counter,
     /// Time spent waiting for a connection, in microseconds.
     pub(super) queued_us: Counter,
     /// Attempts that started to wait for a connection.
@@ -371,6 +373,6 @@ macro_rules! zero {
 zero! {
     ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2, relays }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
-    UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, queued_us, queue_entered, queue_left, connect, first_byte }
+    UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, hedges, hedges_won, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges, reasons; opened, closed, reused, failed, answered, failures, last_cause, first_byte }
 }

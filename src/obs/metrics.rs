@@ -267,6 +267,26 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
         "upstream",
         &all,
         (
+            "weir_upstream_hedges_total",
+            "Second attempts that started because the first was late.",
+        ),
+        |c| &c.hedges,
+    );
+    sums(
+        page,
+        "upstream",
+        &all,
+        (
+            "weir_upstream_hedges_won_total",
+            "Second attempts whose answer came before the first's.",
+        ),
+        |c| &c.hedges_won,
+    );
+    sums(
+        page,
+        "upstream",
+        &all,
+        (
             "weir_upstream_queued_total",
             "Attempts that waited for a free connection or stream.",
         ),

@@ -385,6 +385,20 @@ impl CoreObs {
         }
     }
 
+    /// Counts a second attempt beside another.
+    pub fn hedged(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
+            counts.hedges.add(1);
+        }
+    }
+
+    /// Counts a second attempt that brought the answer before the first.
+    pub fn hedge_won(&self, upstream: UpstreamId) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
+            counts.hedges_won.add(1);
+        }
+    }
+
     /// Counts an attempt that starts to wait for a connection.
     pub fn queue_entered(&self, upstream: UpstreamId) {
         if let Some(counts) = self.plan_counters.upstream(upstream) {

@@ -26,6 +26,8 @@ pub struct RetryPlan {
     pub on: FailureSet,
     /// The methods of requests that Weir repeats although the endpoint may have processed them.
     pub methods: weir_config::RetryMethods,
+    /// When a second attempt starts beside the first.
+    pub hedge: Option<weir_config::Hedge>,
 }
 
 impl RetryPlan {
@@ -40,6 +42,7 @@ impl RetryPlan {
             per_try: merged.per_try,
             on: merged.on,
             methods: merged.methods,
+            hedge: merged.hedge,
         }
     }
 

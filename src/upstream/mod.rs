@@ -18,6 +18,7 @@ mod endpoint_slot;
 mod endpoint_status;
 mod idle_pool;
 mod in_flight;
+mod latency;
 mod leased_connection;
 mod overload_guard;
 mod refresh;
@@ -43,6 +44,7 @@ pub use endpoint_side::EndpointSide;
 pub use endpoint_status::{EndpointHealth, EndpointStatus};
 pub use idle_pool::ConnectionNeed;
 pub use in_flight::RequestInFlight;
+use latency::LatencyHistogram;
 pub use leased_connection::{ConnectionOwner, ConnectionPermit, LeasedConnection};
 use overload_guard::OverloadGuard;
 pub use overload_guard::{GuardedOutcome, GuardedRequest};
@@ -88,6 +90,8 @@ pub struct Upstream<N: Net> {
     pub budget: Rc<RetryBudget>,
     /// Refuses requests that the upstream would not serve; `None` without such rules.
     guard: Option<Rc<OverloadGuard>>,
+    /// How long answers to requests that may be hedged take to begin.
+    pub latency: Rc<RefCell<LatencyHistogram>>,
     queue: Rc<RequestQueue<N>>,
     mark: Rc<PlanMark>,
     /// How many requests may wait, on all cores together.
@@ -173,6 +177,7 @@ impl<N: Net> Upstream<N> {
             status_epoch: Cell::new(0),
             refresh_at: Cell::new(None),
             budget: old.map_or_else(Rc::default, |old| old.budget.clone()),
+            latency: old.map_or_else(Rc::default, |old| old.latency.clone()),
             guard: OverloadGuard::new(
                 plan,
                 &queue.count,

@@ -8,6 +8,7 @@ pub(crate) mod breaker;
 pub(crate) mod cores;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+pub(crate) mod hedge;
 pub(crate) mod http2;
 pub(crate) mod limits;
 pub(crate) mod listener;

@@ -7,6 +7,7 @@ use crate::decode::decoder::Decoder;
 use crate::decode::kinds::{Count, LongForm, OrOff, ShortOrLong};
 use crate::decode::preset::preset;
 use crate::decode::table::{frame, layer, table};
+use crate::slice::hedge::{Hedge, HedgeText};
 use crate::slice::retry_methods::{RetryMethods, RetryMethodsKind};
 use crate::value::failure_set::{FailureKind, FailureSet, FailuresText};
 
@@ -58,6 +59,11 @@ layer! {
         /// where repeating it does no harm, as for most gRPC methods that read.
         methods: RetryMethods = "methods" as RetryMethodsKind,
             preset(RetryMethods::IDEMPOTENT, "RFC 9110 section 9.2.2: idempotent methods");
+        /// When the answer is late, sends the request to a second endpoint too; the first acceptable answer wins, and Weir
+        /// cancels the other request. A time, or a percentile of the upstream's times to the first byte: `"p95"`. Needs
+        /// `count` of 1 or more. Set it where few slow answers matter more than some load.
+        hedge: Option<Hedge> = "hedge" as OrOff<HedgeText>,
+            preset(None, "a hedge is additional load");
     }
 }
 
