@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use e2e::{DEADLINE, Weir, eventually};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -187,7 +186,7 @@ fn fifty_reloads_under_load_fail_no_request_and_close_no_connection() {
             counter.set(counter.get() + 1);
             async move {
                 let body = http_body_util::BodyExt::collect(request.into_body());
-                answer(Bytes::from(body.await.unwrap().to_bytes()))
+                answer(body.await.unwrap().to_bytes())
             }
         })
         .await;

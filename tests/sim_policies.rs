@@ -557,8 +557,8 @@ fn assert_permits_are_back(rig: &Rig<'_>, plan: &RandomPlan) {
         world.run(async move {
             for request in requests {
                 let one = std::slice::from_ref(&request);
-                sink.borrow_mut()
-                    .extend(ask_all(&net, &at(FRONT), one, &mut rng).await);
+                let asked = ask_all(&net, &at(FRONT), one, &mut rng).await;
+                sink.borrow_mut().extend(asked);
                 net.sleep_until(net.now() + Duration::from_millis(50)).await;
             }
         });
