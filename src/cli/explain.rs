@@ -20,6 +20,7 @@ use crate::plan::{
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
+use crate::upstream::{EndpointStatus, Unusable, survey};
 
 pub(super) use relay::{RelayUrl, explain_relay};
 
@@ -269,7 +270,7 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
         RouteTarget::Upstream(id) => {
             if let Some(upstream) = plan.upstream(*id) {
                 let _ = writeln!(out, "upstream   {}", upstream.name);
-                write_endpoints(out, endpoints.get(*id).map(AsRef::as_ref));
+                write_endpoints(out, upstream, endpoints.get(*id).map(AsRef::as_ref));
                 write_upstream(out, upstream, route, run);
                 for page in route.errors.iter() {
                     let _ = writeln!(out, "errors     {page}");
@@ -386,22 +387,39 @@ fn write_objection(out: &mut String, plan: &Plan, id: RouteId, objection: &PathO
     };
 }
 
-fn write_endpoints(out: &mut String, set: Option<&EndpointSet>) {
+fn write_endpoints(out: &mut String, upstream: &UpstreamPlan, set: Option<&EndpointSet>) {
     let Some(set) = set else { return };
     for source in &set.sources {
         let found = count(source.endpoints, "endpoint");
         let _ = writeln!(out, "  source {}, {found}", source.name);
     }
-    for endpoint in &set.endpoints {
-        let weight = match endpoint.weight {
-            1 => String::new(),
-            weight => format!(", weight {weight}"),
+    if set.endpoints.len() > 1 {
+        let _ = writeln!(out, "  balance  {}", upstream.balance);
+    }
+    // A file says nothing about health.
+    let surveyed = survey(upstream, set, |_| EndpointStatus::default());
+    for (endpoint, found) in set.endpoints.iter().zip(surveyed) {
+        let mut line = endpoint.name.to_string();
+        if endpoint.weight != 1 {
+            let _ = write!(line, ", weight {}", endpoint.weight);
+        }
+        if endpoint.priority > 0 {
+            let _ = write!(line, ", priority {}", endpoint.priority);
+        }
+        if let Some(zone) = &endpoint.zone {
+            let _ = write!(line, ", zone {zone}");
+        }
+        let why = match found.unusable {
+            Some(Unusable::Spare) if endpoint.backup => ", a backup while all others are down",
+            Some(Unusable::Spare) => ", used when too few of a higher priority are healthy",
+            Some(Unusable::Draining) => ", gets no new requests",
+            Some(Unusable::Maintenance) => ", gets no requests",
+            Some(Unusable::Down | Unusable::Ejected) | None => "",
         };
-        let state = match endpoint.state {
-            EndpointState::Ready => String::new(),
-            state => format!(", {}", state.name()),
-        };
-        let _ = writeln!(out, "  endpoint {}{weight}{state}", endpoint.name);
+        if endpoint.state != EndpointState::Ready {
+            let _ = write!(line, ", {}", endpoint.state.name());
+        }
+        let _ = writeln!(out, "  endpoint {line}{why}");
     }
     for endpoint in &set.unresolved {
         let _ = writeln!(

@@ -84,7 +84,7 @@ access log goes to standard output. Ctrl-C stops it.
 pub(super) const PROXY: &str = "\
 Usage: weir proxy LISTEN ENDPOINT... [OPTIONS]
 
-Proxies all requests from LISTEN to the endpoints in turn. Every setting has its default.
+Spreads all requests from LISTEN over the endpoints. Every setting has its default.
 
   LISTEN               address and port (0.0.0.0:8080, [::]:8080), or unix:/path
   ENDPOINT             host:port, http://host:port, https://host:port, h2c://host:port, or unix:/path

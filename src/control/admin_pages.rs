@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::endpoint_metrics::endpoint_metrics;
 use super::phrases::summary;
 use super::{Control, State, system};
 use crate::io::Address;
@@ -59,6 +60,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     unverified(&state.config, &mut page);
     breakers(control, &state.config, &mut page);
     control.resolver.metrics(&state.config, &mut page);
+    endpoint_metrics(control, &state, &mut page);
     control.obs.metrics(&mut page);
     limits(&state.policies.limits, &mut page);
     process_metrics(control, &mut page);

@@ -14,6 +14,7 @@ mod cpus;
 pub mod demo;
 mod discovery;
 mod drain;
+mod endpoint_metrics;
 mod endpoint_overrides;
 mod endpoint_sets;
 mod endpoint_watch;

@@ -17,7 +17,7 @@ use super::{Exchange, grpc, retry_after};
 use crate::conn::{ResponsePart, tunnel};
 use crate::core::{Core, after};
 use crate::fault::{Fault, Phase, Reason, Side};
-use crate::io::{Address, Net};
+use crate::io::{Address, Instant, Net};
 use crate::limits::UNREAD_BYTES_MAX;
 use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_grpc};
 use crate::policy::errors::ErrorPage;
@@ -67,6 +67,8 @@ pub(super) struct Attempts<'a, N: Net> {
     route: Option<&'a RoutePlan>,
     pub(super) upstream: &'a Upstream<N>,
     pub(super) tried: TriedEndpoints,
+    /// The hash of the request's key, if the balancer wants one.
+    pub(super) key: Option<u64>,
     pub(super) replay: Replay,
     pub(super) failures: Failures,
     /// The current attempt uses an endpoint connection that serves this client's connection alone.
@@ -101,6 +103,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             route,
             upstream,
             tried: TriedEndpoints::default(),
+            key: self.balance_key(plan, route),
             replay: Replay::default(),
             failures: Failures::default(),
             is_bound: false,
@@ -190,7 +193,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 Ok(Attempted::Rejected(repeat)) => repeat,
                 Err(AttemptFailure { fault, was_stale }) => {
                     if !was_stale {
-                        self.count_failure(&exchange.record, fault);
+                        self.count_failure(exchange, fault);
                     }
                     let may_repeat = self.may_repeat(exchange);
                     let retry = self.retry();
@@ -224,6 +227,7 @@ impl<'a, N: Net> Attempts<'a, N> {
                 Ok(Attempted::Answered)
             }
             Ok(Relayed::Rejected(repeat)) => {
+                endpoint.observe_failure(exchange.core.net.now());
                 exchange.keep_head(&mut up);
                 if poll_fn(|cx| Poll::Ready(drop_received_answer(&mut up, cx, exchange.core))).await
                 {
@@ -287,12 +291,31 @@ impl<'a, N: Net> Attempts<'a, N> {
     }
 
     /// Counts an attempt that failed because of its endpoint.
-    pub(super) fn count_failure(&self, record: &ExchangeRecord, fault: Fault) {
-        let endpoint = record
-            .endpoint
-            .and_then(|index| self.upstream.endpoints.get(index as usize));
-        if let (Side::Upstream, Some(endpoint)) = (fault.side, endpoint) {
+    pub(super) fn count_failure(&self, exchange: &Exchange<'a, N>, fault: Fault) {
+        let record = &exchange.record;
+        if let (Side::Upstream, Some(endpoint)) = (fault.side, self.endpoint(record)) {
             endpoint.count_failure(fault.reason, record.errno);
+            endpoint.observe_failure(exchange.core.net.now());
+        }
+    }
+
+    /// The endpoint that was tried last.
+    fn endpoint(&self, record: &ExchangeRecord) -> Option<&Rc<Endpoint<N>>> {
+        self.upstream.endpoints.get(record.endpoint? as usize)
+    }
+
+    /// Tells the balancer how long the endpoint took to begin an answer with this status.
+    #[inline]
+    pub(super) fn observe(&self, record: &ExchangeRecord, status: u16, now: Instant) {
+        if self.upstream.endpoints.len() < 2 {
+            return;
+        }
+        if let Some(endpoint) = self.endpoint(record) {
+            match status {
+                // The endpoint, or what stands behind it, is overloaded or broken.
+                502..=504 => endpoint.observe_failure(now),
+                _ => endpoint.observe_latency(record.first_byte_time, now),
+            }
         }
     }
 
@@ -375,7 +398,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         let bindings = exchange.buffers.bindings.as_deref();
         let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.must_recheck));
         self.is_bound = own.is_some();
-        own.or_else(|| self.upstream.take_offer(cx, &self.tried, need))
+        own.or_else(|| self.upstream.take_offer(cx, &self.tried, self.key, need))
     }
 
     /// Sends the request's head and moves both bodies.

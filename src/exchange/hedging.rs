@@ -42,7 +42,7 @@ impl<'a, N: Net> Attempts<'a, N> {
             return None;
         }
         let need = self.need(exchange);
-        let (index, offer) = self.upstream.take_offer(cx, &self.tried, need)?;
+        let (index, offer) = self.upstream.take_offer(cx, &self.tried, self.key, need)?;
         let retry = self.retry();
         if !self.failures.count_hedge(retry) || !self.upstream.budget.take_retry(retry) {
             return None;

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod attempts;
+mod balance_key;
 mod call;
 mod core_plan;
 mod early_steps;

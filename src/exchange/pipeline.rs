@@ -229,6 +229,11 @@ impl<'a, N: Net> Exchange<'a, N> {
         listener.map_or(&[], |listener| &listener.steps)
     }
 
+    /// Calls `act` with the request as steps see it.
+    pub(super) fn with_request<T>(&mut self, act: impl FnOnce(&StepRequest<'_>) -> T) -> T {
+        self.with_steps(|context| act(&context.request))
+    }
+
     /// Calls `act` with what steps work on.
     fn with_steps<T>(&mut self, act: impl FnOnce(StepContext<'_>) -> T) -> T {
         let (down, decision) = (&self.down, &self.buffers.decision);

@@ -466,6 +466,8 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn replace(&mut self, page: &'a ErrorPage) -> Relayed<'a> {
         let now = self.exchange.core.net.now();
         self.exchange.record.first_byte_time = now.since(self.sent_at.min(now));
+        self.attempts
+            .observe(&self.exchange.record, self.up.head.status, now);
         if self.upload == Upload::Reading {
             self.answered_early();
         }
@@ -481,6 +483,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         let record = &mut self.exchange.record;
         record.first_byte_time = now.since(self.sent_at.min(now));
         record.status = self.up.head.status;
+        self.attempts.observe(record, record.status, now);
         if self.exchange.facts.is_grpc_call {
             record.grpc_status = grpc::status_in_head(&self.up.head, &self.up.block);
         }

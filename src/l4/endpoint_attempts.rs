@@ -16,13 +16,15 @@ use crate::limits::BLOCK_BYTES;
 use crate::plan::UpstreamPlan;
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, ConnectionPermit, Connector, Endpoint,
-    TriedEndpoints, Upstream, Waiter,
+    RequestInFlight, TriedEndpoints, Upstream, Waiter,
 };
 
 /// A connection to an endpoint, and the right to it, which is dropped after the connection is closed.
 pub(super) struct LeasedWire<N: Net> {
     pub(super) wire: Wire<N>,
     _permit: ConnectionPermit<N>,
+    /// The connection counts as one request in flight to balancers.
+    _request: RequestInFlight<N>,
 }
 
 /// A client's connection that waits for one to an endpoint.
@@ -121,8 +123,9 @@ impl<N: Net> EndpointAttempts<'_, N> {
             timeout: self.timeout,
         };
         let mut tried = TriedEndpoints::default();
+        let key = self.upstream.key_of_client(self.client.map(|it| it.ip()));
         loop {
-            let taken = poll_fn(|cx| Poll::Ready(self.upstream.take_offer(cx, &tried, need)));
+            let taken = poll_fn(|cx| Poll::Ready(self.upstream.take_offer(cx, &tried, key, need)));
             let (index, offer) = match taken.await {
                 Some(offered) => offered,
                 None => self.wait(&tried, need, waiting, record).await?,
@@ -133,24 +136,28 @@ impl<N: Net> EndpointAttempts<'_, N> {
             record.errno = 0;
             let endpoint = self.upstream.endpoints.get(index as usize);
             let endpoint = endpoint.ok_or(Reason::Internal)?;
+            let request = RequestInFlight::begin(endpoint.clone());
             let permit = permit_of(offer).ok_or(Reason::Internal)?;
             let mut spent = Duration::ZERO;
-            let connected = connector.connect(endpoint, permit, need, waiting, &mut spent);
+            let connected = connector.connect(&request, permit, need, waiting, &mut spent);
             let connected = connected.await;
             record.connect_time += spent;
             let ConnectFailure { fault, errno } = match connected {
                 Ok(leased) => {
                     let leased = *leased;
+                    request.observe_latency(spent, waiting.core.net.now());
                     return Ok(LeasedWire {
                         wire: leased.connection.into_wire(),
                         _permit: leased.permit,
+                        _request: request,
                     });
                 }
                 Err(failure) => failure,
             };
             record.errno = errno;
             if fault.side == Side::Upstream {
-                endpoint.count_failure(fault.reason, errno);
+                request.count_failure(fault.reason, errno);
+                request.observe_failure(waiting.core.net.now());
             }
             let may_go_on = fault.retry == Retry::Always
                 && record.attempts < self.plan.retry.connects_max

@@ -6,6 +6,7 @@
 //! that changes while Weir runs: pools, budgets, counters. These survive a reload by name.
 #![forbid(unsafe_code)]
 
+mod balance_parameters;
 mod breaker_plan;
 mod capacity;
 mod compile;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::route::{KnownClaims, VerifiedClaims};
+pub use balance_parameters::BalanceParameters;
 pub use breaker_plan::BreakerPlan;
 pub use capacity::{Capacity, Grants};
 pub use decision::{

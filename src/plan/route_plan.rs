@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use weir_config::{Code, Config, EncodedSlash, PathMatch, Policies, Target, Underscores, Variable};
 
-use super::{JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId};
+use super::{
+    BalanceParameters, JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId,
+    balance_parameters,
+};
 use crate::policy::errors::ErrorPages;
 use crate::policy::{self, PlannedStep, StatePlans};
 
@@ -38,6 +41,8 @@ pub struct RoutePlan {
     pub errors: ErrorPages,
     /// The Host that endpoints get; `None` for the one that the client asked for.
     pub host: Option<Box<str>>,
+    /// The places of the path parameters that balancers hash.
+    pub balance_parameters: BalanceParameters,
     /// Its rules for tokens. Routes with the same rules have the same id.
     pub jwt: Option<JwtId>,
     /// Its policies, in the order in which they run.
@@ -131,6 +136,7 @@ impl RoutePlan {
             rewrite,
             encoded_slash: *encoded_slash,
             host: config.host_of(route).map(Into::into),
+            balance_parameters: balance_parameters::compile(config, matches),
             jwt: jwt_id(config, route),
             keeps_odd_names: underscores.map(|rule| rule == Underscores::Keep),
             timeouts: Timeouts::new(config.timeouts_of(route), limits),
@@ -160,6 +166,7 @@ impl RoutePlan {
             encoded_slash: _,
             forbids: _,
             guard: _,
+            balance_parameters: _,
             jwt: _,
             steps: _,
             timeouts,

@@ -124,7 +124,7 @@ impl<N: Net> Connector<'_, N> {
                     let opened = self
                         .open_connection(endpoint, permit, need, waiter, spent)
                         .await;
-                    return opened.map(Some);
+                    return opened;
                 }
                 Some(ConnectionOffer::Stream(reservation)) => {
                     if endpoint.shares_connections(need)
@@ -155,7 +155,7 @@ impl<N: Net> Connector<'_, N> {
     }
 
     /// Opens a connection, for this exchange alone (HTTP/1.1) or for others too (HTTP/2). Sometimes only the handshake
-    /// tells which.
+    /// tells which. `None`: other requests have reached the endpoint's limit meanwhile.
     async fn open_connection(
         &self,
         endpoint: &Rc<Endpoint<N>>,
@@ -163,7 +163,7 @@ impl<N: Net> Connector<'_, N> {
         need: ConnectionNeed,
         waiter: &mut impl Waiter,
         spent: &mut Duration,
-    ) -> Result<EndpointLease<N>, ConnectFailure> {
+    ) -> Result<Option<EndpointLease<N>>, ConnectFailure> {
         let is_shared = endpoint.shares_connections(need);
         let guard = is_shared.then(|| endpoint.begin_connecting());
         let leased = self.connect(endpoint, permit, need, waiter, spent).await;
@@ -175,15 +175,16 @@ impl<N: Net> Connector<'_, N> {
         let leased = leased?;
         if speaks_http2(&leased) || (is_shared && !endpoint.uses_tls()) {
             let reservation = endpoint.begin_http2(self.core, *leased, self.plan.http2, guard);
-            return Ok(EndpointLease::Stream(reservation));
+            return Ok(reservation.map(EndpointLease::Stream));
         }
         // For a request that switches protocols, Weir offers no HTTP/2, so the endpoint's choice says nothing about
         // later connections.
         if !need.switches_protocols {
             endpoint.protocol.set(Protocol::Http1);
+            endpoint.slot.count.limit_connections();
         }
         let is_reused = false;
-        Ok(EndpointLease::Connection { leased, is_reused })
+        Ok(Some(EndpointLease::Connection { leased, is_reused }))
     }
 
     /// Waits for the connection that another exchange is opening.

@@ -264,9 +264,11 @@ impl<N: Net> CoreUpstreams<N> {
             .collect();
         for queue in queues.iter().filter(|queue| queue.count.has_waiters()) {
             if queue.has_waiters() {
-                queue
-                    .endpoints()
-                    .for_each(|endpoint| endpoint.slot.grant_free());
+                for endpoint in queue.endpoints() {
+                    endpoint.slot.grant_free();
+                    // Streams that other cores have left free, within the endpoint's limit of requests.
+                    endpoint.offer_streams(queue.count.waiting());
+                }
             }
             if queue.has_waiters() {
                 self.ask_for_idle(&queue.count, true);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::core_upstreams::CoreUpstreams;
 use super::endpoint_slot::EndpointSlot;
 use super::idle_pool::{IdlePool, PooledConnection};
+use super::peak_latency::PeakLatency;
 use super::request_queue::RequestQueue;
 use super::tried_endpoints::TriedEndpoints;
 use crate::conn::http2::Mux;
@@ -43,6 +44,8 @@ pub struct Endpoint<N: Net> {
     pub(super) was_abandoned: Cell<bool>,
     /// Counts the endpoint's connections.
     pub(super) slot: Rc<EndpointSlot<N>>,
+    /// How long it takes to begin an answer.
+    pub(super) latency: PeakLatency,
     /// How many requests this core has at the endpoint.
     pub(super) in_flight: Cell<u32>,
     /// How many of them the other cores know of.
@@ -114,6 +117,7 @@ impl<N: Net> Endpoint<N> {
             connections_tried: Cell::new(0),
             was_abandoned: Cell::new(false),
             slot: core.slot(queue, &plan.name),
+            latency: PeakLatency::default(),
             in_flight: Cell::new(0),
             published: Cell::new(0),
             has_changed: Cell::new(false),

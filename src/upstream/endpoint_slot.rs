@@ -62,15 +62,15 @@ impl<N: Net> EndpointSlot<N> {
         self.ids.set(NOWHERE);
     }
 
-    /// Sets the endpoint's number in a new plan and its limit.
+    /// Sets the endpoint's number in a new plan and its limits. Of requests, only those over shared connections are limited.
     pub(super) fn configure(
         &self,
         (upstream, endpoint): (UpstreamId, u32),
-        max: u32,
+        (connections_max, requests_max): (u32, Option<u32>),
         mark: &Rc<PlanMark>,
     ) {
         self.ids.set((upstream, endpoint));
-        self.count.set_max(max);
+        self.count.set_max(connections_max, requests_max);
         self.may_be_over.set(self.count.is_over());
         let mut numbers = self.numbers.borrow_mut();
         numbers.retain(|(mark, _)| mark.strong_count() > 0);
@@ -168,7 +168,7 @@ impl<N: Net> EndpointSlot<N> {
     /// Grants free slots to queued requests, for as long as one of them is on this core.
     pub(super) fn grant_free(&self) {
         for _ in 0..self.count.upstream.waiting() {
-            if !self.queue.has_waiter_for(self) {
+            if !self.count.has_request_room() || !self.queue.has_waiter_for(self) {
                 return;
             }
             let Some(grant) = SlotGrant::new(&self.count) else {
@@ -186,7 +186,7 @@ impl<N: Net> EndpointSlot<N> {
     /// Takes the first request in this core's queue that can use the endpoint.
     #[inline]
     pub(super) fn first(&self) -> Option<FirstInQueue<N>> {
-        self.queue.first_for(self)
+        self.queue.first_for(self, false)
     }
 
     /// Whether a returned connection may not simply be pooled: requests wait on some core, or too many connections are

@@ -5,9 +5,12 @@
 
 use std::ops::Deref;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::Endpoint;
-use crate::io::Net;
+use super::balance::Load;
+use super::request_queue::RequestQueue;
+use crate::io::{Instant, Net};
 
 /// A request that an endpoint has, from the choice of the endpoint to the end of the attempt.
 pub struct RequestInFlight<N: Net>(Rc<Endpoint<N>>);
@@ -42,6 +45,7 @@ impl<N: Net> Endpoint<N> {
     fn count_in_flight(self: &Rc<Self>, by: i32) {
         self.in_flight
             .set(self.in_flight.get().saturating_add_signed(by));
+        self.slot.queue.count_in_flight(by);
         if !self.has_changed.replace(true) {
             self.slot.core().note_change(self);
         }
@@ -55,7 +59,27 @@ impl<N: Net> Endpoint<N> {
         if now != before {
             let by = i64::from(now) - i64::from(before);
             self.slot.count.publish_in_flight(by as i32);
+            self.slot.queue.publish_in_flight(by as i32);
         }
+    }
+
+    /// The load that balancers compare.
+    #[inline]
+    pub(super) fn load(&self, now: Instant) -> Load {
+        Load {
+            in_flight: self.in_flight(),
+            latency_us: self.latency.average_us(now),
+        }
+    }
+
+    /// Counts an answer that began `latency` after its request.
+    pub fn observe_latency(&self, latency: Duration, now: Instant) {
+        self.latency.observe(latency, now);
+    }
+
+    /// Counts an attempt that the endpoint has failed, or an answer that says so: to balancers it is slow for a time.
+    pub fn observe_failure(&self, now: Instant) {
+        self.latency.observe_failure(now);
     }
 
     /// How many requests the endpoint has: this core's, and the others' as of their last ticks.
@@ -63,6 +87,30 @@ impl<N: Net> Endpoint<N> {
     pub fn in_flight(&self) -> u32 {
         let others = self
             .slot
+            .count
+            .in_flight()
+            .wrapping_sub(self.published.get() as i32);
+        self.in_flight.get() + u32::try_from(others).unwrap_or(0)
+    }
+}
+
+impl<N: Net> RequestQueue<N> {
+    #[inline]
+    fn count_in_flight(&self, by: i32) {
+        let count = self.in_flight.get();
+        self.in_flight.set(count.saturating_add_signed(by));
+    }
+
+    fn publish_in_flight(&self, by: i32) {
+        let published = self.published.get();
+        self.published.set(published.saturating_add_signed(by));
+        self.count.publish_in_flight(by);
+    }
+
+    /// How many requests all endpoints together have: this core's, and the others' as of their last ticks.
+    #[inline]
+    pub(super) fn in_flight(&self) -> u32 {
+        let others = self
             .count
             .in_flight()
             .wrapping_sub(self.published.get() as i32);

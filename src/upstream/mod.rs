@@ -21,21 +21,27 @@ mod in_flight;
 mod latency;
 mod leased_connection;
 mod overload_guard;
+mod peak_latency;
 mod refresh;
 mod request_queue;
 mod retry_budget;
 mod shared_connection;
 mod stream_reservation;
+mod survey;
 mod tried_endpoints;
 mod upstream_registry;
 mod usable;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use weir_config::{Balance, HashKey};
+
+pub use balance::{Balancer, Load, Loads, StableHash, hash_of_address, stable_hash};
 pub use client_binding::BindingToken;
 pub use connector::{ConnectFailure, Connector, EndpointLease, Waiter};
 pub use core_upstreams::CoreUpstreams;
@@ -52,15 +58,15 @@ pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;
 pub use stream_reservation::{ConnectingGuard, StreamReservation};
+pub use survey::{SurveyedEndpoint, survey};
 pub use tried_endpoints::TriedEndpoints;
 pub use upstream_registry::{EndpointLoad, SlotNotice, UpstreamRegistry};
 pub use usable::{Candidate, Unusable, UsableEndpoint, UsableEndpoints};
 
 use crate::io::{Instant, Net};
 use crate::obs::CoreObs;
-use crate::plan::{EndpointSet, UpstreamId, UpstreamPlan};
+use crate::plan::{EndpointSet, Protocol, UpstreamId, UpstreamPlan};
 use crate::tls::TlsClient;
-use balance::Balancer;
 
 /// One upstream on one core, as one plan configures it.
 pub struct Upstream<N: Net> {
@@ -75,7 +81,7 @@ pub struct Upstream<N: Net> {
     /// This core's endpoints, in the order of `set`.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
     /// How it chooses an endpoint.
-    balance: weir_config::Balance,
+    balance: Balance,
     balancer: RefCell<Balancer>,
     /// The endpoints that the balancer chooses from.
     usable: RefCell<UsableEndpoints>,
@@ -149,9 +155,11 @@ impl<N: Net> Upstream<N> {
             });
             endpoint.configure(plan, tls);
             let connections_max = planned.connections_max(plan.connections_max);
+            let shares = endpoint.protocol.get() == Protocol::Http2;
+            let requests_max = planned.requests_max.filter(|_| shares);
             endpoint
                 .slot
-                .configure((id, number), connections_max, &mark);
+                .configure((id, number), (connections_max, requests_max), &mark);
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
@@ -246,29 +254,34 @@ impl<N: Net> Upstream<N> {
     }
 
     /// Returns an offer of the endpoint that the balancer chooses among those that have room and were not tried; if all
-    /// were tried, among those that have room. `None`: every endpoint is at its limit, or none is usable.
+    /// were tried, among those that have room. `key` is the hash of the request's key, if the balancer wants one. `None`: every endpoint is at its limit, or none is usable.
     pub fn take_offer(
         &self,
         cx: &mut Context<'_>,
         tried: &TriedEndpoints,
+        key: Option<u64>,
         need: ConnectionNeed,
     ) -> Option<(u32, ConnectionOffer<N>)> {
-        let all = !self.has_untried(tried);
-        let may = |index: u32| {
-            let endpoint = self.endpoints.get(index as usize);
-            (all || !tried.has(index))
-                && endpoint.is_some_and(|endpoint| {
-                    !endpoint.is_left_alone(tried)
-                        && endpoint.slot.takes_requests.get()
-                        && endpoint.has_room(need)
-                })
+        let view = PickView {
+            upstream: self,
+            tried,
+            all: !self.has_untried(tried),
+            need,
         };
         loop {
-            let index = self.balancer.borrow_mut().pick(may)?;
+            let index = self.balancer.borrow_mut().pick(key, &view)?;
             let endpoint = self.endpoints.get(index as usize)?;
             if let Some(offer) = endpoint.take_offer(cx, need) {
                 return Some((index, offer));
             }
+        }
+    }
+
+    /// The key of a client without a request, if the balancer wants an address.
+    pub fn key_of_client(&self, client: Option<IpAddr>) -> Option<u64> {
+        match self.balance {
+            Balance::IpHash | Balance::Hash(HashKey::Ip) => client.map(hash_of_address),
+            _ => None,
         }
     }
 
@@ -296,5 +309,44 @@ impl<N: Net> Upstream<N> {
     /// Whether some endpoint may get requests.
     pub fn has_usable(&self) -> bool {
         self.has_untried(&TriedEndpoints::default())
+    }
+}
+
+/// An upstream as its balancer sees it for one pick.
+struct PickView<'a, N: Net> {
+    upstream: &'a Upstream<N>,
+    tried: &'a TriedEndpoints,
+    /// All were tried, so each may be used again.
+    all: bool,
+    need: ConnectionNeed,
+}
+
+impl<N: Net> PickView<'_, N> {
+    #[inline]
+    fn endpoint(&self, index: u32) -> Option<&Rc<Endpoint<N>>> {
+        self.upstream.endpoints.get(index as usize)
+    }
+}
+
+impl<N: Net> Loads for PickView<'_, N> {
+    #[inline]
+    fn may(&self, index: u32) -> bool {
+        let is_usable = |endpoint: &Rc<Endpoint<N>>| {
+            !endpoint.is_left_alone(self.tried)
+                && endpoint.slot.takes_requests.get()
+                && endpoint.has_room(self.need)
+        };
+        (self.all || !self.tried.has(index)) && self.endpoint(index).is_some_and(is_usable)
+    }
+
+    #[inline]
+    fn load(&self, index: u32) -> Load {
+        let now = self.upstream.core.ticked_at();
+        self.endpoint(index)
+            .map_or_else(Load::default, |endpoint| endpoint.load(now))
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.upstream.queue.in_flight()
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct RequestQueue<N: Net> {
     waiting: RefCell<VecDeque<Rc<QueueEntry<N>>>>,
     /// How many connections to all its endpoints are idle.
     idle: Cell<u32>,
+    /// How many requests this core has at all its endpoints, and how many of them the other cores know of.
+    pub(super) in_flight: Cell<u32>,
+    pub(super) published: Cell<u32>,
     /// The current plan's endpoints.
     endpoints: RefCell<Vec<Weak<Endpoint<N>>>>,
 }
@@ -80,6 +83,8 @@ impl<N: Net> RequestQueue<N> {
             core,
             waiting: RefCell::default(),
             idle: Cell::new(0),
+            in_flight: Cell::new(0),
+            published: Cell::new(0),
             endpoints: RefCell::default(),
         }
     }
@@ -108,8 +113,16 @@ impl<N: Net> RequestQueue<N> {
         waiting.iter().any(|entry| entry.wants(slot).is_some())
     }
 
-    /// Takes out the first request that can use the endpoint.
-    pub(super) fn first_for(&self, slot: &EndpointSlot<N>) -> Option<FirstInQueue<N>> {
+    /// Takes out the first request that can use the endpoint. `is_counted`: the request counts as one of the endpoint's
+    /// already.
+    pub(super) fn first_for(
+        &self,
+        slot: &EndpointSlot<N>,
+        is_counted: bool,
+    ) -> Option<FirstInQueue<N>> {
+        if !is_counted && !slot.count.has_request_room() {
+            return None;
+        }
         let mut waiting = self.waiting.borrow_mut();
         let mut found = waiting.iter().enumerate();
         let (at, endpoint) = found.find_map(|(at, entry)| Some((at, entry.wants(slot)?)))?;

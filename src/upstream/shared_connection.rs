@@ -20,14 +20,14 @@ use crate::plan::Protocol;
 impl<N: Net> Endpoint<N> {
     /// Starts HTTP/2 on a connection and reserves the first stream for the exchange that opened it. A task serves the
     /// connection to its end and then removes it from the endpoint's list. It drops `connecting` once the endpoint's
-    /// SETTINGS say how many streams it allows.
+    /// SETTINGS say how many streams it allows. `None`: the endpoint has as many requests as it may have.
     pub fn begin_http2(
         self: &Rc<Self>,
         core: &Rc<Core<N>>,
         leased: LeasedConnection<N>,
         config: Config,
         connecting: Option<ConnectingGuard<N>>,
-    ) -> StreamReservation<N> {
+    ) -> Option<StreamReservation<N>> {
         self.protocol.set(Protocol::Http2);
         let config = Config {
             is_https: self.uses_tls(),

@@ -26,7 +26,7 @@ impl<N: Net> Endpoint<N> {
     }
 
     /// Adds a fresh connection and reserves its first stream for the exchange that opened it.
-    pub(super) fn share(self: &Rc<Self>, mux: Rc<Mux<N>>) -> StreamReservation<N> {
+    pub(super) fn share(self: &Rc<Self>, mux: Rc<Mux<N>>) -> Option<StreamReservation<N>> {
         self.shared.borrow_mut().push(mux.clone());
         self.reserve(mux)
     }
@@ -81,8 +81,11 @@ impl<N: Net> Endpoint<N> {
     /// Reserves a stream on a shared connection, or else returns the right to open one. If another exchange is opening
     /// one, returns the offer to wait for it.
     pub(super) fn take_shared(self: &Rc<Self>) -> Option<ConnectionOffer<N>> {
+        if !self.slot.count.has_request_room() {
+            return None;
+        }
         if let Some(mux) = self.find_shared() {
-            return Some(ConnectionOffer::Stream(self.reserve(mux)));
+            return self.reserve(mux).map(ConnectionOffer::Stream);
         }
         if self.is_connecting.get() {
             return Some(ConnectionOffer::Await);
@@ -92,18 +95,33 @@ impl<N: Net> Endpoint<N> {
 
     /// Whether [`Endpoint::take_shared`] would return an offer.
     pub(super) fn has_shared_room(&self) -> bool {
-        self.find_shared().is_some() || self.is_connecting.get() || self.slot.has_room()
+        self.slot.count.has_request_room()
+            && (self.find_shared().is_some() || self.is_connecting.get() || self.slot.has_room())
     }
 
     /// Offers a stream to the first request in the queue. Returns whether there were both.
     pub(super) fn offer_stream(self: &Rc<Self>) -> bool {
-        if let Some(mux) = self.find_shared()
-            && let Some(waiter) = self.slot.first()
-        {
-            waiter.give(ConnectionOffer::Stream(self.reserve(mux)));
-            return true;
+        if !self.slot.queue.has_waiters() {
+            return false;
         }
-        false
+        let (slot, Some(mux)) = (&self.slot, self.find_shared()) else {
+            return false;
+        };
+        let Some(is_counted) = slot.count.begin_request() else {
+            return false;
+        };
+        let Some(waiter) = slot.queue.first_for(slot, true) else {
+            if is_counted {
+                slot.count.end_request();
+            }
+            return false;
+        };
+        waiter.give(ConnectionOffer::Stream(StreamReservation {
+            is_counted,
+            endpoint: self.clone(),
+            mux,
+        }));
+        true
     }
 
     /// Offers up to `room` streams.
@@ -115,11 +133,13 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    fn reserve(self: &Rc<Self>, mux: Rc<Mux<N>>) -> StreamReservation<N> {
-        StreamReservation {
+    /// Reserves a stream, if the endpoint may have another request.
+    fn reserve(self: &Rc<Self>, mux: Rc<Mux<N>>) -> Option<StreamReservation<N>> {
+        Some(StreamReservation {
+            is_counted: self.slot.count.begin_request()?,
             endpoint: self.clone(),
             mux,
-        }
+        })
     }
 
     /// Waits while another exchange opens a shared connection. `registered` is state of the caller, `None` at first: it
@@ -156,6 +176,8 @@ impl<N: Net> Endpoint<N> {
 /// A stream of a shared connection, reserved for a request. Dropping it offers the freed stream to the next request in
 /// the queue.
 pub struct StreamReservation<N: Net> {
+    /// It counts as one of the endpoint's requests.
+    is_counted: bool,
     endpoint: Rc<Endpoint<N>>,
     mux: Rc<Mux<N>>,
 }
@@ -178,6 +200,9 @@ impl<N: Net> StreamReservation<N> {
 
 impl<N: Net> Drop for StreamReservation<N> {
     fn drop(&mut self) {
+        if self.is_counted {
+            self.endpoint.slot.count.end_request();
+        }
         self.endpoint.offer_stream();
     }
 }

@@ -36,6 +36,8 @@ pub struct UpstreamCount {
     tickets: AtomicU64,
     /// How often control has written a status of one of its endpoints.
     status_epoch: AtomicU64,
+    /// How many requests all endpoints together have, as the cores have published it.
+    in_flight: AtomicI32,
     cores: Box<[CoreCell]>,
     endpoints: Mutex<HashMap<Arc<str>, Weak<EndpointCount>>>,
     /// The circuit breaker.
@@ -60,6 +62,10 @@ const NO_TICKET: u64 = u64::MAX;
 pub(super) struct EndpointCount {
     open: AtomicU32,
     max: AtomicU32,
+    /// Requests over shared connections, if they are limited.
+    requests: AtomicU32,
+    /// [`u32::MAX`] does not limit them.
+    requests_max: AtomicU32,
     /// The endpoint has asked for authentication that holds for a connection.
     authenticates: AtomicBool,
     /// The packed [`EndpointStatus`], which control writes.
@@ -160,6 +166,7 @@ impl UpstreamRegistry {
             waiting_anywhere: self.waiting.clone(),
             tickets: AtomicU64::new(0),
             status_epoch: AtomicU64::new(0),
+            in_flight: AtomicI32::new(0),
             cores: (0..self.cores).map(cell).collect(),
             endpoints: Mutex::default(),
             breaker: BreakerState::default(),
@@ -202,6 +209,8 @@ impl UpstreamCount {
         let count = Arc::new(EndpointCount {
             open: AtomicU32::new(0),
             max: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            requests_max: AtomicU32::new(u32::MAX),
             authenticates: AtomicBool::new(false),
             status: AtomicU32::new(0),
             in_flight: AtomicI32::new(0),
@@ -214,6 +223,17 @@ impl UpstreamCount {
     /// How often control has written a status of one of the endpoints.
     pub(super) fn status_epoch(&self) -> u64 {
         self.status_epoch.load(Acquire)
+    }
+
+    /// Adds what a core's requests in flight have changed by.
+    pub(super) fn publish_in_flight(&self, by: i32) {
+        self.in_flight.fetch_add(by, Relaxed);
+    }
+
+    /// How many requests all endpoints together have, as the cores have published it.
+    #[inline]
+    pub(super) fn in_flight(&self) -> i32 {
+        self.in_flight.load(Relaxed)
     }
 
     /// Whether a request waits for one of the endpoints, on any core.
@@ -313,9 +333,42 @@ impl EndpointCount {
         self.in_flight.load(Relaxed)
     }
 
-    /// Sets the current plan's limit.
-    pub(super) fn set_max(&self, max: u32) {
-        self.max.store(max, SeqCst);
+    /// Sets the current plan's limits.
+    pub(super) fn set_max(&self, connections: u32, requests: Option<u32>) {
+        self.max.store(connections, SeqCst);
+        self.requests_max
+            .store(requests.unwrap_or(u32::MAX), SeqCst);
+    }
+
+    /// Lowers the limit of connections to that of requests, because each connection carries one request at a time.
+    pub(super) fn limit_connections(&self) {
+        let requests = self.requests_max.swap(u32::MAX, SeqCst);
+        self.max.fetch_min(requests, SeqCst);
+    }
+
+    /// Whether another request over a shared connection is allowed.
+    #[inline]
+    pub(super) fn has_request_room(&self) -> bool {
+        let max = self.requests_max.load(Relaxed);
+        max == u32::MAX || self.requests.load(Relaxed) < max
+    }
+
+    /// Counts a request over a shared connection. `None`: the limit is reached. `Some(false)`: there is no limit, so it
+    /// is not counted.
+    #[inline]
+    pub(super) fn begin_request(&self) -> Option<bool> {
+        let max = self.requests_max.load(SeqCst);
+        if max == u32::MAX {
+            return Some(false);
+        }
+        let one_more = |requests: u32| (requests < max).then(|| requests + 1);
+        let counted = self.requests.fetch_update(SeqCst, SeqCst, one_more);
+        counted.ok().map(|_| true)
+    }
+
+    /// Counts the end of a request that was counted.
+    pub(super) fn end_request(&self) {
+        self.requests.fetch_sub(1, SeqCst);
     }
 
     /// Whether the endpoint has asked for authentication that holds for a connection.
@@ -444,7 +497,7 @@ mod tests {
     fn endpoint(registry: &UpstreamRegistry, max: u32) -> Arc<EndpointCount> {
         let upstream = registry.upstream(&"app".into());
         let endpoint = upstream.endpoint(&"a:80".into());
-        endpoint.set_max(max);
+        endpoint.set_max(max, None);
         endpoint
     }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::balance::stable_hash;
 use super::endpoint_status::{EndpointHealth, EndpointStatus};
 use crate::plan::{EndpointSpec, EndpointState};
 
@@ -36,6 +37,8 @@ pub struct UsableEndpoint {
     pub index: u32,
     /// Its share of requests in proportion to the others', above 0.
     pub weight: u64,
+    /// The hash of its name.
+    pub hash: u64,
 }
 
 /// The endpoints of an upstream that may get requests.
@@ -67,7 +70,7 @@ pub enum Unusable {
 impl Unusable {
     /// The word for it in metrics and JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
@@ -212,6 +215,7 @@ impl UsableEndpoints {
             found.endpoints.push(UsableEndpoint {
                 index,
                 weight: (weight * factor).max(1),
+                hash: stable_hash(each.spec.name.as_bytes()),
             });
         }
         reduce(&mut found.endpoints);
@@ -277,3 +281,6 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     }
     a
 }
+
+#[cfg(test)]
+mod tests;

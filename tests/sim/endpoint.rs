@@ -1,6 +1,7 @@
 //! Scripted endpoints. The request itself says in `x-answer` what to answer. A ledger records the requests.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::message::{Framing, Head, announce, body_of, frame, read_body};
 #[derive(Clone, Default)]
 pub struct Ledger {
     seen: Rc<RefCell<Vec<SeenRequest>>>,
+    /// Milliseconds that endpoints wait before each answer, beside what the request asks for.
+    slow: Rc<RefCell<HashMap<String, u64>>>,
 }
 
 /// A request as an endpoint received it.
@@ -128,6 +131,16 @@ impl Ledger {
             .count()
     }
 
+    /// Makes an endpoint wait so long before each answer.
+    pub fn slow_down(&self, endpoint: &str, milliseconds: u64) {
+        let mut slow = self.slow.borrow_mut();
+        slow.insert(endpoint.to_owned(), milliseconds);
+    }
+
+    fn extra_delay(&self, endpoint: &str) -> u64 {
+        self.slow.borrow().get(endpoint).copied().unwrap_or(0)
+    }
+
     /// All requests received so far.
     pub fn all(&self) -> Vec<SeenRequest> {
         self.seen.borrow().clone()
@@ -190,6 +203,10 @@ async fn serve(mut peer: Peer<Sim>, ledger: Ledger, endpoint: String, mut rng: R
                 ledger.complete(seen);
             }
         }
+        let answer = Answer {
+            delay_ms: answer.delay_ms + ledger.extra_delay(&endpoint),
+            ..answer
+        };
         if !reply(&mut peer, id, &method, answer, &mut rng).await {
             return;
         }

@@ -7,6 +7,7 @@
     reason = "a case that cannot run must stop, or it would look cheap"
 )]
 
+mod balance;
 mod exchange;
 mod hpack;
 mod http1;
@@ -58,5 +59,5 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = http1::CASES.iter().chain(hpack::CASES).chain(http2::CASES);
     let cases = cases.chain(http2_client::CASES).chain(routing::CASES);
     let cases = cases.chain(plan::CASES).chain(exchange::CASES);
-    cases.chain(jwt::CASES)
+    cases.chain(jwt::CASES).chain(balance::CASES)
 }

@@ -14,9 +14,9 @@ use crate::value::placeholder::is_parameter_name;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Balance {
     /// Of two endpoints drawn at random, the one with less load.
+    #[default]
     P2c,
     /// In turn, in proportion to the weights.
-    #[default]
     RoundRobin,
     /// The endpoint with the fewest requests in flight in proportion to its weight.
     LeastConn,

@@ -106,7 +106,10 @@ pub(crate) fn upstream_of_server(server: &Spanned<ServerUrl>, cx: &Decoder<'_>) 
     }
 }
 
-const BALANCE: Preset<Balance> = preset(Balance::RoundRobin, "as nginx, Envoy and Traefik");
+const BALANCE: Preset<Balance> = preset(
+    Balance::P2c,
+    "as HAProxy, which draws two; Linkerd and Finagle weigh latency too",
+);
 
 const SLOW_START: Preset<Option<Duration>> = preset(None, "as nginx and Envoy");
 

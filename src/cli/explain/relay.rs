@@ -153,7 +153,7 @@ fn write_target(
         return;
     };
     let _ = writeln!(out, "upstream   {}", upstream.name);
-    write_endpoints(out, endpoints.get(to).map(AsRef::as_ref));
+    write_endpoints(out, upstream, endpoints.get(to).map(AsRef::as_ref));
     if listener.transport() == Transport::Datagram {
         return;
     }

@@ -88,6 +88,7 @@ others     whose path or host does not match:
     health (line 25): its path does not match
 route      api
 upstream   api
+  balance  p2c
   endpoint 10.0.0.11:8080
   endpoint 10.0.0.12:8080, weight 2
 sent as    /users?a=b

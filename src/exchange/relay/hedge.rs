@@ -153,7 +153,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             HedgeState::Sent(target, up, sent_at) => {
                 if let Some(fault) = fault {
                     self.exchange.record.errno = self.up.errno();
-                    self.attempts.count_failure(&self.exchange.record, fault);
+                    self.attempts.count_failure(self.exchange, fault);
                 }
                 self.go_on_with(target, up, sent_at);
                 true

@@ -1,139 +1,94 @@
-//! Smooth weighted round robin: an endpoint of weight 3 gets three of four requests, spread out rather than in a row.
+//! `round_robin`: endpoints take turns in proportion to their weights, spread out rather than in a row.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use crate::upstream::usable::UsableEndpoint;
 
 /// Chooses the next endpoint.
-pub(in crate::upstream) struct RoundRobin {
-    endpoints: Vec<WeightedEndpoint>,
+pub(super) enum RoundRobin {
     /// All weights are equal, so endpoints simply take turns.
-    even: bool,
-    next: usize,
+    Even { endpoints: Vec<u32>, next: usize },
+    /// The endpoint whose turn is due first is chosen, and is due again after a time that its weight gives (earliest
+    /// deadline first, as in Envoy): O(log n), where nginx looks at every endpoint.
+    Weighted {
+        turns: BinaryHeap<Reverse<Turn>>,
+        skipped: Vec<Reverse<Turn>>,
+    },
 }
 
-struct WeightedEndpoint {
+/// When an endpoint is due next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    due: u64,
     index: u32,
-    weight: i64,
-    credit: i64,
+    /// The time between two turns, in units of which the heaviest endpoint has [`UNIT`].
+    period: u64,
 }
+
+const UNIT: u64 = 1 << 16;
 
 impl RoundRobin {
     /// Starts at a position that depends on the core, so that the cores of a fresh process do not all choose the same
     /// endpoint.
     pub(super) fn new(endpoints: &[UsableEndpoint], seed: u64) -> Self {
-        let endpoints: Vec<WeightedEndpoint> = endpoints
-            .iter()
-            .map(|each| WeightedEndpoint {
+        let start = (seed % endpoints.len().max(1) as u64) as usize;
+        let first = endpoints.first().map(|each| each.weight);
+        if endpoints.iter().all(|each| Some(each.weight) == first) {
+            return Self::Even {
+                endpoints: endpoints.iter().map(|each| each.index).collect(),
+                next: start,
+            };
+        }
+        let heaviest = endpoints.iter().map(|each| each.weight).max().unwrap_or(1);
+        let turns = endpoints.iter().enumerate().map(|(at, each)| {
+            let period = u128::from(heaviest) * u128::from(UNIT) / u128::from(each.weight.max(1));
+            let period = u64::try_from(period).unwrap_or(u64::MAX / 4);
+            // Multiples of the golden ratio keep the first turns of equal weights apart.
+            let offset = (0.5 + at as f64 * 0.618_033_988_749_895).fract();
+            Reverse(Turn {
+                due: (period as f64 * offset) as u64,
                 index: each.index,
-                weight: each.weight as i64,
-                credit: 0,
+                period,
             })
-            .collect();
-        let first = endpoints.first().map(|endpoint| endpoint.weight);
-        let even = endpoints
-            .iter()
-            .all(|endpoint| Some(endpoint.weight) == first);
-        let next = if endpoints.is_empty() {
-            0
-        } else {
-            (seed % endpoints.len() as u64) as usize
+        });
+        let mut balancer = Self::Weighted {
+            turns: turns.collect(),
+            skipped: Vec::with_capacity(endpoints.len()),
         };
-        let mut balancer = Self {
-            endpoints,
-            even,
-            next,
-        };
-        for _ in 0..if even { 0 } else { next } {
-            balancer.next(|_| true);
+        for _ in 0..start {
+            balancer.pick(|_| true);
         }
         balancer
     }
 
-    /// Chooses the next endpoint that `may` be used.
+    /// Chooses the next endpoint that `may` be used. Those that may not lose their turn.
     #[inline]
-    pub(super) fn next(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.even {
-            self.rotate(may)
-        } else {
-            self.smooth(may)
-        }
-    }
-
-    fn rotate(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
-        for _ in 0..self.endpoints.len() {
-            let chosen = self.endpoints.get(self.next)?.index;
-            self.next = (self.next + 1) % self.endpoints.len();
-            if may(chosen) {
-                return Some(chosen);
+    pub(super) fn pick(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
+        match self {
+            Self::Even { endpoints, next } => {
+                for _ in 0..endpoints.len() {
+                    let index = *endpoints.get(*next)?;
+                    *next = (*next + 1) % endpoints.len();
+                    if may(index) {
+                        return Some(index);
+                    }
+                }
+                None
             }
-        }
-        None
-    }
-
-    /// In each round every usable endpoint earns its weight as credit. The endpoint with the most credit is chosen, and
-    /// pays the sum of the weights. nginx does the same.
-    fn smooth(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut total = 0;
-        let mut best: Option<(usize, i64)> = None;
-        for (i, endpoint) in self.endpoints.iter_mut().enumerate() {
-            if !may(endpoint.index) {
-                continue;
+            Self::Weighted { turns, skipped } => {
+                let mut found = None;
+                while let Some(Reverse(mut turn)) = turns.pop() {
+                    turn.due = turn.due.saturating_add(turn.period);
+                    skipped.push(Reverse(turn));
+                    if may(turn.index) {
+                        found = Some(turn.index);
+                        break;
+                    }
+                }
+                turns.extend(skipped.drain(..));
+                found
             }
-            endpoint.credit += endpoint.weight;
-            total += endpoint.weight;
-            if best.is_none_or(|(_, credit)| endpoint.credit > credit) {
-                best = Some((i, endpoint.credit));
-            }
-        }
-        let (best, _) = best?;
-        let best = self.endpoints.get_mut(best)?;
-        best.credit -= total;
-        Some(best.index)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::TriedEndpoints;
-
-    fn balancer(weights: &[u64], seed: u64) -> RoundRobin {
-        let endpoints: Vec<_> = weights
-            .iter()
-            .zip(0..)
-            .map(|(&weight, index)| UsableEndpoint { index, weight })
-            .collect();
-        RoundRobin::new(&endpoints, seed)
-    }
-
-    fn choices(weights: &[u64], n: usize) -> Vec<u32> {
-        let mut balancer = balancer(weights, 0);
-        (0..n).filter_map(|_| balancer.next(|_| true)).collect()
-    }
-
-    #[test]
-    fn weights_are_met_exactly_and_spread_out() {
-        assert_eq!(choices(&[1, 1, 1], 6), [0, 1, 2, 0, 1, 2]);
-        assert_eq!(choices(&[5, 1, 1], 7), [0, 0, 1, 0, 2, 0, 0]);
-        let many = choices(&[3, 7], 1000);
-        assert_eq!(many.iter().filter(|&&e| e == 0).count(), 300);
-        assert!(choices(&[], 3).is_empty());
-    }
-
-    #[test]
-    fn endpoints_that_may_not_be_used_are_skipped() {
-        for weights in [[1, 1, 1], [5, 1, 2]] {
-            let mut balancer = balancer(&weights, 1);
-            let mut tried = TriedEndpoints::default();
-            for _ in 0..3 {
-                let next = balancer.next(|each| !tried.has(each));
-                tried.add(next.expect("one is left"));
-            }
-            assert_eq!(
-                balancer.next(|each| !tried.has(each)),
-                None,
-                "all were tried"
-            );
-            assert!(balancer.next(|_| true).is_some());
         }
     }
 }
