@@ -252,36 +252,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     for (name, counts) in &all {
         classes(page, &[("upstream", name)], counts, |c| &c.exchanges);
     }
-    sums(
-        page,
-        "upstream",
-        &all,
-        (
-            "weir_upstream_retries_total",
-            "Attempts after the first one of an exchange.",
-        ),
-        |c| &c.retries,
-    );
-    sums(
-        page,
-        "upstream",
-        &all,
-        (
-            "weir_upstream_hedges_total",
-            "Second attempts that started because the first was late.",
-        ),
-        |c| &c.hedges,
-    );
-    sums(
-        page,
-        "upstream",
-        &all,
-        (
-            "weir_upstream_hedges_won_total",
-            "Second attempts whose answer came before the first's.",
-        ),
-        |c| &c.hedges_won,
-    );
+    attempts(&all, page);
     sums(
         page,
         "upstream",
@@ -346,6 +317,40 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
         let total = total(counts, |c| &c.first_byte);
         page.histogram(&[("upstream", name)], &total, Detail::Full);
     }
+}
+
+/// The attempts after the first one of an exchange.
+fn attempts(all: &[(&str, Vec<&UpstreamCounts>)], page: &mut MetricsPage) {
+    sums(
+        page,
+        "upstream",
+        all,
+        (
+            "weir_upstream_retries_total",
+            "Attempts after the first one of an exchange.",
+        ),
+        |c| &c.retries,
+    );
+    sums(
+        page,
+        "upstream",
+        all,
+        (
+            "weir_upstream_hedges_total",
+            "Second attempts that started because the first was late.",
+        ),
+        |c| &c.hedges,
+    );
+    sums(
+        page,
+        "upstream",
+        all,
+        (
+            "weir_upstream_hedges_won_total",
+            "Second attempts whose answer came before the first's.",
+        ),
+        |c| &c.hedges_won,
+    );
 }
 
 fn endpoints(view: &CoreView<'_>, page: &mut MetricsPage) {
