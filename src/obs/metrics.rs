@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::CoreShared;
 use super::counters::{
-    Counter, Detail, HANDSHAKES, Histogram, HistogramTotal, ListenerCounts, REASONS,
+    Counter, Detail, HANDSHAKES, Histogram, HistogramTotal, ListenerCounts, REASONS, UpstreamCounts,
 };
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::metrics_page::{MetricKind, MetricsPage};
