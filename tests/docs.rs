@@ -160,6 +160,7 @@ fn names_in_the_documents_exist() {
 const DOCUMENTS: &[&str] = &[
     "README.md",
     "config/admin-api.md",
+    "config/load-balancing.md",
     "config/endpoints.md",
     "config/migrating.md",
     "config/operating.md",

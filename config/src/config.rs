@@ -120,12 +120,12 @@ impl Config {
         }
     }
 
-    /// The upstream that `route` sends requests to, if it does.
+    /// The one upstream that `route` sends requests to, if it does.
     #[must_use]
     pub fn upstream_of(&self, route: &Route) -> Option<&Upstream> {
         match &route.target {
             Target::Upstream { index } => self.upstreams.get(*index),
-            Target::Redirect(_) | Target::Respond(_) => None,
+            Target::Split(_) | Target::Redirect(_) | Target::Respond(_) => None,
         }
     }
 

@@ -290,10 +290,18 @@ fn warn_of_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) 
     }
     let mut used = vec![false; names.all.len()];
     for route in &config.routes {
-        if let Target::Upstream { index } = route.target
-            && let Some(used) = used.get_mut(index)
+        let (one, shares) = match &route.target {
+            Target::Upstream { index } => (Some(*index), &[][..]),
+            Target::Split(split) => (None, &split.shares[..]),
+            Target::Redirect(_) | Target::Respond(_) => (None, &[][..]),
+        };
+        for index in one
+            .into_iter()
+            .chain(shares.iter().map(|(index, _)| *index))
         {
-            *used = true;
+            if let Some(used) = used.get_mut(index) {
+                *used = true;
+            }
         }
     }
     let targets = config.listeners.iter().map(|listener| &listener.target);

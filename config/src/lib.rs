@@ -82,6 +82,7 @@ pub use slice::retries::{Retries, RetriesPatch};
 pub use slice::retry_methods::{RetryMethod, RetryMethods};
 pub use slice::rewrite::Rewrite;
 pub use slice::route::{EncodedSlash, Route, Target};
+pub use slice::split::Split;
 pub use slice::test_block::Test;
 pub use slice::timeouts::{Timeouts, TimeoutsPatch};
 pub use slice::trusted_proxies::{ForwardedHeader, TrustedPeer};

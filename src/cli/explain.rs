@@ -15,7 +15,7 @@ use crate::fault::Reason;
 use crate::plan::{
     Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointSpec, EndpointState,
     ListenerPlan, PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan,
-    RouteTarget, UpstreamPlan, default_port,
+    RouteSplit, RouteTarget, SplitShare, UpstreamId, UpstreamPlan, default_port,
 };
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
@@ -267,16 +267,8 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
         return;
     }
     match &route.target {
-        RouteTarget::Upstream(id) => {
-            if let Some(upstream) = plan.upstream(*id) {
-                let _ = writeln!(out, "upstream   {}", upstream.name);
-                write_endpoints(out, upstream, endpoints.get(*id).map(AsRef::as_ref));
-                write_upstream(out, upstream, route, run);
-                for page in route.errors.iter() {
-                    let _ = writeln!(out, "errors     {page}");
-                }
-            }
-        }
+        RouteTarget::Upstream(id) => write_sent_to(out, (plan, endpoints), (*id, route), run),
+        RouteTarget::Split(split) => write_split(out, (plan, endpoints), split, run),
         RouteTarget::Redirect(redirect) => {
             let _ = writeln!(out, "answer     {}, location {sent}", redirect.status);
         }
@@ -285,6 +277,52 @@ fn write_outcome(out: &mut String, plan: &Plan, endpoints: &EndpointSets, run: &
             let bytes = respond.body.len();
             let _ = writeln!(out, "answer     {}, {bytes} bytes, {media}", respond.status);
         }
+    }
+}
+
+/// Writes what becomes of a request that goes to this upstream.
+fn write_sent_to(
+    out: &mut String,
+    (plan, endpoints): (&Plan, &EndpointSets),
+    (id, route): (UpstreamId, &RoutePlan),
+    run: &DryRun<'_>,
+) {
+    if let Some(upstream) = plan.upstream(id) {
+        let _ = writeln!(out, "upstream   {}", upstream.name);
+        write_endpoints(out, upstream, endpoints.get(id).map(AsRef::as_ref));
+        write_upstream(out, upstream, route, run);
+        for page in route.errors.iter() {
+            let _ = writeln!(out, "errors     {page}");
+        }
+    }
+}
+
+/// Writes the shares of a split route, and each upstream that may get the request.
+fn write_split(
+    out: &mut String,
+    plans: (&Plan, &EndpointSets),
+    split: &RouteSplit,
+    run: &DryRun<'_>,
+) {
+    let may_get = |share: &&SplitShare| match run.asked_for {
+        Some(id) => share.upstream == id,
+        None => share.weight > 0,
+    };
+    let shares = split.shares.iter();
+    let shares = shares.map(|share| format!("{} {}", split.show_share(share), share.name));
+    let shares: Vec<_> = shares.collect();
+    let settled = match (run.asked_for, &split.force, &split.cookie) {
+        (Some(_), _, _) => "; the request asks for one".to_owned(),
+        (None, Some(field), Some(cookie)) => {
+            format!("; field {field}, then cookie {cookie} decides")
+        }
+        (None, Some(field), None) => format!("; field {field} decides"),
+        (None, None, Some(cookie)) => format!("; cookie {cookie} decides"),
+        (None, None, None) => String::new(),
+    };
+    let _ = writeln!(out, "split      {}{settled}", shares.join(", "));
+    for share in split.shares.iter().filter(may_get) {
+        write_sent_to(out, plans, (share.upstream, &share.route), run);
     }
 }
 

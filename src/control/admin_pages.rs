@@ -351,6 +351,15 @@ pub(super) fn target(out: &mut String, plan: &Plan, target: &RouteTarget) {
             "upstream",
             plan.upstream(*id).map_or("", |upstream| &upstream.name),
         ),
+        RouteTarget::Split(split) => {
+            out.push_str("\"upstreams\":[");
+            for (at, share) in split.shares.iter().enumerate() {
+                out.push_str(if at == 0 { "{" } else { ",{" });
+                string(out, "upstream", &share.name);
+                let _ = write!(out, ",\"share\":{}}}", share.weight);
+            }
+            out.push(']');
+        }
         RouteTarget::Redirect(_) => string(out, "target", "redirect"),
         RouteTarget::Respond(respond) => {
             let _ = write!(out, "\"respond\":{}", respond.status);

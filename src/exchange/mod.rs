@@ -27,6 +27,7 @@ mod reply;
 mod request_edits;
 mod request_id;
 mod retry_after;
+mod split;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -247,6 +248,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         }
         match &route.target {
             RouteTarget::Upstream(upstream) => self.forward(Some(route), *upstream).await,
+            // In a box: few routes are split.
+            RouteTarget::Split(split) => Box::pin(self.forward_split(split)).await,
             RouteTarget::Redirect(redirect) => self.reply(Reply::Redirect(redirect.status)).await,
             RouteTarget::Respond(respond) => self.reply(Reply::Fixed(respond)).await,
         }

@@ -240,7 +240,7 @@ impl<'a, N: Net> Exchange<'a, N> {
         let (head, block) = (&*down.head, &down.block[..]);
         let route = self.route.and_then(|id| self.plan.plan.route(id));
         let target = route.map(|route| &route.target);
-        let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
+        let is_sent = target.is_some_and(RouteTarget::is_upstream);
         act(StepContext {
             request: StepRequest {
                 head,

@@ -54,10 +54,16 @@ impl Plan {
             return Err(problems);
         };
         for route in &routes {
-            if let RouteTarget::Upstream(UpstreamId(id)) = route.target
-                && let Some(upstream) = upstreams.get_mut(id as usize)
-            {
-                upstream.dead_after = upstream.dead_after.max(route.timeouts.body_stall);
+            let shares = match &route.target {
+                RouteTarget::Split(split) => &split.shares[..],
+                _ => &[],
+            };
+            for route in shares.iter().map(|share| &share.route).chain([route]) {
+                if let RouteTarget::Upstream(UpstreamId(id)) = route.target
+                    && let Some(upstream) = upstreams.get_mut(id as usize)
+                {
+                    upstream.dead_after = upstream.dead_after.max(route.timeouts.body_stall);
+                }
             }
         }
         for listener in &config.listeners {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use weir_proto_h1::{BodyKind, FieldId, Head, Method, Request};
 
 use super::paths::{PathBuffers, PathObjection};
-use super::{ListenerId, ListenerPlan, Plan, RouteId, RoutePlan, RouteTarget};
+use super::{ListenerId, ListenerPlan, Plan, RouteId, RoutePlan};
 use crate::fault::Reason;
 use crate::limits::VIA_HOPS_MAX;
 use crate::policy::cors;
@@ -287,8 +287,8 @@ impl Plan {
 
     /// Refuses a request that announces a larger body than its route sends upstream.
     fn check_size(&self, id: RouteId, hop: &Request) -> Decision {
-        let is_too_large = |route: &RoutePlan| match (&route.target, hop.body) {
-            (RouteTarget::Upstream(_), BodyKind::Length(length)) => {
+        let is_too_large = |route: &RoutePlan| match hop.body {
+            BodyKind::Length(length) if route.target.is_upstream() => {
                 route.body_bytes_max.is_some_and(|max| length > max)
             }
             _ => false,

@@ -55,6 +55,8 @@ pub struct DryRun<'p> {
     pub answer_edits: Vec<StepVerdict>,
     /// Whether a policy of the listener answers, so that the request has no route.
     pub is_answered_by_listener: bool,
+    /// The upstream of a split route that the request asks for by a field or a cookie.
+    pub asked_for: Option<UpstreamId>,
     /// The path and query that go upstream, if the path does not go as it came; or the location of a redirect.
     pub sent: Option<String>,
 }
@@ -75,12 +77,21 @@ impl DryRun<'_> {
         }
     }
 
-    /// The upstream that the request goes to.
+    /// The upstreams that may get the request: one, unless the route is split and the request asks for none of its
+    /// upstreams.
     #[must_use]
-    pub fn upstream(&self, plan: &Plan) -> Option<UpstreamId> {
-        match plan.route(self.route()?)?.target {
-            RouteTarget::Upstream(id) => Some(id),
-            RouteTarget::Redirect(_) | RouteTarget::Respond(_) => None,
+    pub fn upstreams(&self, plan: &Plan) -> Vec<UpstreamId> {
+        let route = self.route().and_then(|id| plan.route(id));
+        match route.map(|route| &route.target) {
+            Some(RouteTarget::Split(split)) => match self.asked_for {
+                Some(id) => vec![id],
+                None => {
+                    let shares = split.shares.iter().filter(|share| share.weight > 0);
+                    shares.map(|share| share.upstream).collect()
+                }
+            },
+            Some(target) => target.upstreams().collect(),
+            None => Vec::new(),
         }
     }
 }
@@ -99,6 +110,7 @@ impl Plan {
             steps: Vec::new(),
             answer_edits: Vec::new(),
             is_answered_by_listener: false,
+            asked_for: None,
             sent: None,
         };
         let reached = self.listener_for(request.port);
@@ -156,9 +168,13 @@ impl Plan {
             ..Facts::default()
         };
         self.try_steps(&mut run, &request, listener, &buffers, &mut facts);
+        if let Some(RouteTarget::Split(split)) = self.target_of(&run) {
+            let share = split.asked_for(&head, block);
+            run.asked_for = share.map(|share| share.upstream);
+        }
         let mut sent = buffers.sent;
         if !sent.is_empty() {
-            if run.upstream(self).is_some() && head.has_query {
+            if self.target_of(&run).is_some_and(RouteTarget::is_upstream) && head.has_query {
                 sent.push(b'?');
                 sent.extend_from_slice(head.query.get(block));
             }
@@ -188,7 +204,7 @@ impl Plan {
         } = *request;
         let plan = route.and_then(|id| self.route(id));
         let target = plan.map(|route| &route.target);
-        let is_sent = matches!(target, Some(RouteTarget::Upstream(_)));
+        let is_sent = target.is_some_and(RouteTarget::is_upstream);
         let view = StepRequest {
             head,
             block,
@@ -245,6 +261,10 @@ impl Plan {
                 run.answer_edits.push(StepVerdict { kind, verdict });
             }
         }
+    }
+
+    fn target_of(&self, run: &DryRun<'_>) -> Option<&RouteTarget> {
+        Some(&self.route(run.route()?)?.target)
     }
 
     fn listener_ids(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> {

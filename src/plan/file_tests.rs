@@ -92,7 +92,7 @@ fn run_test(plan: &Plan, test: &Test, is_reported: bool) -> Result<(), String> {
         return Err(format!("expected route `{name}`, but {outcome}{why}"));
     }
     if let Some(index) = test.upstream
-        && run.upstream(plan).map(|id| id.0 as usize) != Some(index)
+        && !run.upstreams(plan).iter().any(|id| id.0 as usize == index)
     {
         let wanted = u32::try_from(index).ok().map(UpstreamId);
         let wanted = wanted.and_then(|id| plan.upstream(id));
@@ -120,7 +120,7 @@ fn own_status(plan: &Plan, run: &DryRun<'_>) -> Option<u16> {
         Decision::NeedsClaims(_) => None,
         Decision::Refuse(refusal) => Some(refusal.reason.status()),
         Decision::Route(id) => match &plan.route(*id)?.target {
-            RouteTarget::Upstream(_) => None,
+            RouteTarget::Upstream(_) | RouteTarget::Split(_) => None,
             RouteTarget::Redirect(redirect) => Some(redirect.status),
             RouteTarget::Respond(respond) => Some(respond.status),
         },
@@ -147,12 +147,27 @@ fn outcome(plan: &Plan, run: &DryRun<'_>) -> String {
         Decision::Route(id) => *id,
     };
     let name = plan.route_name(id);
-    let upstream = run.upstream(plan).and_then(|id| plan.upstream(id));
-    match (upstream, own_status(plan, run)) {
-        (Some(upstream), _) => format!("route `{name}` sends it to upstream `{}`", upstream.name),
-        (None, Some(status)) => format!("route `{name}` answers {status}"),
-        (None, None) => format!("route `{name}` takes it"),
+    let upstreams = run.upstreams(plan);
+    match (&upstreams[..], own_status(plan, run)) {
+        ([], Some(status)) => format!("route `{name}` answers {status}"),
+        ([], None) => format!("route `{name}` takes it"),
+        ([one], _) => {
+            let upstream = plan.upstream(*one).map_or("", |upstream| &upstream.name);
+            format!("route `{name}` sends it to upstream `{upstream}`")
+        }
+        (_, _) => format!("route `{name}` sends {}", shares(plan, id)),
     }
+}
+
+/// The shares of a split route, in words.
+fn shares(plan: &Plan, id: RouteId) -> String {
+    let target = plan.route(id).map(|route| &route.target);
+    let Some(RouteTarget::Split(split)) = target else {
+        return String::new();
+    };
+    let shares = split.shares.iter();
+    let shares = shares.map(|share| format!("{} to `{}`", split.show_share(share), share.name));
+    shares.collect::<Vec<_>>().join(", ")
 }
 
 /// The policies that let the request pass because a test cannot know their verdict.

@@ -21,6 +21,7 @@ mod paths;
 mod retry_plan;
 mod route_plan;
 mod screening;
+mod split;
 mod template;
 
 use std::fmt;
@@ -45,6 +46,7 @@ pub use paths::PathObjection;
 pub use retry_plan::RetryPlan;
 pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};
 pub use screening::{PeerFacts, ScreenedRequest, is_grpc, odd_names};
+pub use split::{RouteSplit, SplitShare};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, ForwardedHeader, Position};

@@ -75,7 +75,7 @@ impl Plan {
                     false => Ok(()),
                 }
             }
-            RouteTarget::Upstream(_) => {
+            RouteTarget::Upstream(_) | RouteTarget::Split(_) => {
                 if !view.ambiguities.is_empty() {
                     self.compare_readings(id, route, view, buffers)?;
                 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use weir_config::{Code, Config, EncodedSlash, PathMatch, Policies, Target, Underscores, Variable};
 
 use super::{
-    BalanceParameters, JwtId, Problem, Redirect, RetryPlan, Rewrite, Timeouts, UpstreamId,
-    balance_parameters,
+    BalanceParameters, JwtId, Problem, Redirect, RetryPlan, Rewrite, RouteSplit, Timeouts,
+    UpstreamId, balance_parameters,
 };
 use crate::policy::errors::ErrorPages;
 use crate::policy::{self, PlannedStep, StatePlans};
@@ -64,10 +64,32 @@ pub struct Guard(u32);
 pub enum RouteTarget {
     /// Sends them to an upstream.
     Upstream(UpstreamId),
+    /// Sends them to several upstreams, a share to each.
+    Split(Box<RouteSplit>),
     /// Redirects the client.
     Redirect(Redirect),
     /// Sends a fixed answer.
     Respond(FixedAnswer),
+}
+
+impl RouteTarget {
+    /// Whether it sends requests to endpoints.
+    #[inline]
+    #[must_use]
+    pub fn is_upstream(&self) -> bool {
+        matches!(self, Self::Upstream(_) | Self::Split(_))
+    }
+
+    /// The upstreams that may get its requests.
+    pub fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        let (one, shares) = match self {
+            Self::Upstream(id) => (Some(*id), &[][..]),
+            Self::Split(split) => (None, &split.shares[..]),
+            Self::Redirect(_) | Self::Respond(_) => (None, &[][..]),
+        };
+        one.into_iter()
+            .chain(shares.iter().map(|share| share.upstream))
+    }
 }
 
 /// A fixed answer.
@@ -121,13 +143,15 @@ impl RoutePlan {
                 Ok(id) if *index < config.upstreams.len() => RouteTarget::Upstream(UpstreamId(id)),
                 _ => return Err(problem(format!("there is no upstream number {index}"))),
             },
+            // The plans of its shares are made of this one, below.
+            Target::Split(_) => RouteTarget::Upstream(UpstreamId(u32::MAX)),
             Target::Redirect(redirect) => {
                 RouteTarget::Redirect(Redirect::compile(redirect, matches).map_err(problem)?)
             }
             Target::Respond(respond) => RouteTarget::Respond(FixedAnswer::compile(respond)),
         };
         let limits = config.limits_of(route);
-        Ok(Self {
+        let mut plan = Self {
             name: name.as_str().into(),
             line: position.line,
             forbids: forbids(route),
@@ -145,7 +169,12 @@ impl RoutePlan {
             errors: compile_errors(&policies.errors)?,
             steps: policy::compile_route(config, route, states).map_err(problem)?,
             policies: policies_id(config, route),
-        })
+        };
+        if let Target::Split(split) = target {
+            let split = RouteSplit::compile(config, route, split, &plan).map_err(problem)?;
+            plan.target = RouteTarget::Split(Box::new(split));
+        }
+        Ok(plan)
     }
 
     /// Whether a request is as safe with the other route as with this one: both send it to the same upstream under the

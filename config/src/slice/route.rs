@@ -19,6 +19,7 @@ use crate::slice::request_match::{KnownListeners, Match, MatchText, RawMatch, Wr
 use crate::slice::respond::{RawRespond, Respond, RespondShortForm};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
 use crate::slice::rewrite::{RawReplace, Rewrite, check_rewrite};
+use crate::slice::split::{RawSplit, Split, To, ToKind, check_has_shares, check_split};
 use crate::slice::timeouts::{self, TimeoutsPatch, check_timeouts};
 use crate::text::diagnostic::{Code, Position};
 use crate::value::authority::AuthorityText;
@@ -87,6 +88,8 @@ pub enum Target {
         /// Index in [`Config::upstreams`](crate::Config::upstreams).
         index: usize,
     },
+    /// Sends them to several upstreams, a share to each.
+    Split(Split),
     /// Redirects the client.
     Redirect(Redirect),
     /// Answers them itself.
@@ -181,8 +184,11 @@ table! {
         /// The route's name in logs, metrics and tests; the default is the text of its match. Set it to keep the name
         /// when the match changes.
         optional name: Spanned<String> = "name" as SpannedKind<PlainText>;
-        /// Sends the requests to this upstream.
-        optional to: Spanned<Option<String>> = "to" as FallibleKind<PlainText>;
+        /// Sends the requests to this upstream, or to several, each with its share: `{ app = 95, canary = 5 }`. Weir
+        /// chooses once for each request; a retry stays with the upstream.
+        optional to: Spanned<Option<To>> = "to" as FallibleKind<ToKind>;
+        /// How Weir settles which upstream of a `to` with shares gets a request.
+        optional split: RawSplit = "split" as RawSplit;
         /// Redirects the client to this address.
         optional redirect: Spanned<Option<Redirect>> = "redirect" as FallibleKind<ShortOrLong<PlaceholderTextKind, RawRedirect>>;
         /// Answers with this status, this body, or both and more, without an endpoint.
@@ -235,6 +241,10 @@ pub(crate) fn check_route(
     let timeouts = table.timeouts.unwrap_or_default();
     check_timeouts(&timeouts, &table.span, cx);
     check_encoded_slash(&table, matches.as_ref(), cx);
+    if table.to.as_ref().is_none_or(|to| to.value.is_some()) {
+        let to = table.to.as_ref().and_then(|to| to.value.as_ref());
+        check_has_shares(table.split.as_ref(), to, cx);
+    }
     let parameters = matches.as_ref().map(list_parameters);
     let place = Place {
         origin: &Origin::Route(name.clone()),
@@ -328,13 +338,20 @@ fn check_target(
         }
     }
     if let Some(to) = &table.to {
-        let name = Spanned {
-            value: to.value.clone()?,
-            span: to.span.clone(),
+        return match to.value.as_ref()? {
+            To::Upstream(name) => {
+                let name = Spanned {
+                    value: name.clone(),
+                    span: to.span.clone(),
+                };
+                names
+                    .resolve(&name, cx)
+                    .map(|index| Target::Upstream { index })
+            }
+            To::Shares(shares) => {
+                check_split((shares, &to.span), table.split.as_ref(), names, cx).map(Target::Split)
+            }
         };
-        return names
-            .resolve(&name, cx)
-            .map(|index| Target::Upstream { index });
     }
     if let Some(redirect) = &table.redirect {
         let target = redirect.value.clone()?;

@@ -112,7 +112,7 @@ fn forwarded(plan: &Plan, path: &str) -> Option<(RouteId, String)> {
 fn upstream_of(plan: &Plan, id: RouteId) -> Option<UpstreamId> {
     match plan.route(id)?.target {
         RouteTarget::Upstream(upstream) => Some(upstream),
-        RouteTarget::Redirect(_) | RouteTarget::Respond(_) => None,
+        RouteTarget::Split(_) | RouteTarget::Redirect(_) | RouteTarget::Respond(_) => None,
     }
 }
 
