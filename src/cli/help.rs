@@ -10,6 +10,7 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("status", STATUS),
     ("upstream", UPSTREAM),
     ("reload", RELOAD),
+    ("upgrade", UPGRADE),
     ("diff", DIFF),
     ("schema", SCHEMA),
     ("reference", REFERENCE),
@@ -35,6 +36,7 @@ Operate a running one:
   status [FILE]                   show what runs, and whether it is ready
   upstream VERB ...               list, add, drain and remove endpoints
   reload [FILE]                   read the file again, and report its mistakes
+  upgrade [FILE]                  replace the process by the program at its path, without an end of service
   diff [FILE]                     show what differs from the file
 
 Look it up:
@@ -60,6 +62,7 @@ Signals:
   SIGHUP           reload the file and reopen the logs; if the file has a mistake, Weir logs it and
                    keeps the old configuration
   SIGUSR1          reopen the logs
+  SIGUSR2          replace the process by the program at its path; see `weir upgrade --help`
 
 Exit codes:
   0  success, or stopped by a signal
@@ -185,7 +188,7 @@ Lists and changes the endpoints of a running Weir. A change takes effect when th
 
   --weight WEIGHT     the weight of an added endpoint
   --wait SECONDS      with drain and maintenance: wait until no request is left; exit code 1 if some are
-  --persist           keep the change over reloads; a restart forgets it
+  --persist           keep the change over reloads and upgrades; a restart forgets it
   --admin, --file, --token-file, --json
                       as `weir status --help` says
 
@@ -199,6 +202,20 @@ Usage: weir reload [FILE] [OPTION]...
 Makes a running Weir read its file again, as SIGHUP does, and waits until all cores run it. If the file
 has a mistake, prints it and changes nothing; the exit code is then 3. FILE only finds the instance: Weir
 reads the file that it was started with.
+
+  --admin, --file, --token-file, --json
+                      as `weir status --help` says
+";
+
+/// `weir upgrade`.
+pub(super) const UPGRADE: &str = "\
+Usage: weir upgrade [FILE] [OPTION]...
+
+Replaces a running Weir by a new process, as SIGUSR2 does. The new process runs the program that is at the
+path of the old one now, with the same arguments, and takes over its listening sockets. When all its cores
+serve, the old process finishes its requests and ends. If the new process does not come up within 60 s,
+or finds a mistake in its file, prints why, and the old one goes on; the exit code is then 1. FILE only finds
+the instance.
 
   --admin, --file, --token-file, --json
                       as `weir status --help` says

@@ -60,7 +60,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "WEIR_ADMIN",
-        "the admin listener that status, upstream, reload and diff speak to, unless their arguments say another",
+        "the admin listener that status, upstream, reload, upgrade and diff speak to, unless their arguments say another",
     ),
     ("WEIR_ADMIN_TOKEN_FILE", "the file with the token for it"),
     (

@@ -13,6 +13,7 @@ mod question;
 mod reload;
 mod run;
 mod status;
+mod upgrade;
 mod upstream;
 
 use std::ffi::OsString;
@@ -79,6 +80,7 @@ fn dispatch(args: &mut Parser) -> CommandResult {
                 "status" => status::main(args),
                 "upstream" => upstream::main(args),
                 "reload" => reload::main(args),
+                "upgrade" => upgrade::main(args),
                 "diff" => diff::main(args),
                 "schema" => text(args, help::SCHEMA, weir_config::schema),
                 "reference" => text(args, help::REFERENCE, weir_config::reference),
@@ -186,7 +188,9 @@ fn unknown(command: &str) -> String {
     let elsewhere = match command {
         "start" | "serve" | "server" | "up" => Some("write \"run\""),
         "test" | "validate" | "verify" | "lint" | "configtest" => Some("write \"check\""),
-        "restart" => Some("`weir reload` makes a running Weir read its file again"),
+        "restart" => Some(
+            "`weir reload` makes a running Weir read its file again, and `weir upgrade` replaces its process",
+        ),
         "drain" | "add" | "remove" | "upstreams" => Some("write \"upstream\""),
         "stop" | "quit" | "shutdown" => {
             Some("a running Weir drains and ends on SIGTERM (`systemctl stop weir`)")

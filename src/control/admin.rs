@@ -5,6 +5,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,22 +16,28 @@ use hyper::{Method, Request, Response, StatusCode};
 use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::admin_slots::{AdminSlot, AdminSlotLease, AdminSlots, AdminStream};
 use super::api::{self, AdminPeer};
+use super::handover::SocketPurpose;
 use super::inherited_sockets::InheritedSockets;
 use super::listen::{self, OwnedFile};
 use super::shared_pages::PageBody;
 use super::{Control, admin_pages, limits};
-use crate::io::Address;
+use crate::io::{Address, SocketOrigin};
 
 /// A bound admin listener. Dropping it closes the listener and its connections.
 pub(super) struct Admin {
     address: String,
-    listener: Option<Listener>,
+    /// `None` once another process has taken it over.
+    listener: Option<Rc<Listener>>,
+    is_inherited: bool,
     task: Option<AbortHandle>,
+    /// Dropped or changed when the listener accepts no more.
+    leaving: watch::Sender<bool>,
     /// Removes the socket's file when dropped.
     file: Option<OwnedFile>,
 }
@@ -54,22 +62,33 @@ impl Admin {
             weir_config::Address::Tcp(ip) => Address::Ip(*ip),
             weir_config::Address::Unix(path) => Address::Unix(Arc::new(path.clone())),
         };
-        let given = inherited.take(&address).pop();
+        let given = inherited.take(&address, SocketPurpose::Admin).pop();
         Self::open(&address, taken, given)
             .map_err(|error| format!("admin: {}", listen::explain(&address, &error)))
     }
 
-    fn open(address: &Address, taken: &[SocketAddr], given: Option<Socket>) -> io::Result<Self> {
+    fn open(
+        address: &Address,
+        taken: &[SocketAddr],
+        given: Option<(Socket, SocketOrigin)>,
+    ) -> io::Result<Self> {
+        let is_inherited = matches!(given, Some((_, SocketOrigin::Inherited)));
         let (listener, shown, file) = match (address, given) {
-            (Address::Ip(_), Some(socket)) => {
+            (Address::Ip(_), Some((socket, _))) => {
                 socket.set_nonblocking(true)?;
+                let actual = socket.local_addr()?.as_socket();
+                let shown = actual.map_or_else(|| address.to_string(), |ip| ip.to_string());
                 let listener = Listener::Tcp(TcpListener::from_std(socket.into())?);
-                (listener, address.to_string(), None)
+                (listener, shown, None)
             }
-            (Address::Unix(_), Some(socket)) => {
+            (Address::Unix(path), Some((socket, origin))) => {
                 socket.set_nonblocking(true)?;
                 let listener = Listener::Unix(UnixListener::from_std(socket.into())?);
-                (listener, address.to_string(), None)
+                let file = match origin {
+                    SocketOrigin::Bound => Some(OwnedFile::shared(path)?),
+                    SocketOrigin::Inherited => None,
+                };
+                (listener, address.to_string(), file)
             }
             (Address::Ip(ip), None) => {
                 listen::probe(*ip, taken)?;
@@ -90,10 +109,35 @@ impl Admin {
         };
         Ok(Self {
             address: shown,
-            listener: Some(listener),
+            listener: Some(Rc::new(listener)),
+            is_inherited,
             task: None,
+            leaving: watch::channel(false).0,
             file,
         })
+    }
+
+    /// Another descriptor of the socket, for a process that takes over.
+    pub(super) fn share(&self) -> Option<io::Result<OwnedFd>> {
+        let listener = self.listener.as_ref()?;
+        Some(match &**listener {
+            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        })
+    }
+
+    /// Whether a service manager has made the socket.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// Accepts no more, because another process does. Requests under way are answered.
+    pub(super) fn leave(&mut self) {
+        self.listener = None;
+        if let Some(file) = &self.file {
+            file.leave();
+        }
+        self.leaving.send_replace(true);
     }
 
     /// Where it listens.
@@ -108,8 +152,9 @@ impl Admin {
 
     /// Starts answering.
     pub(super) fn serve(&mut self, control: Rc<Control>) {
-        if let Some(listener) = self.listener.take() {
-            self.task = Some(spawn_local(accept(listener, control)).abort_handle());
+        if let Some(listener) = self.listener.clone() {
+            let accepting = accept(listener, control, self.leaving.subscribe());
+            self.task = Some(spawn_local(accepting).abort_handle());
         }
     }
 }
@@ -122,39 +167,55 @@ impl Drop for Admin {
     }
 }
 
-async fn accept(listener: Listener, control: Rc<Control>) {
+async fn accept(listener: Rc<Listener>, control: Rc<Control>, mut leaving: watch::Receiver<bool>) {
     let slots = Rc::<AdminSlots>::default();
     // Connections end when this task does.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let control = control.clone();
-        let accepted = match &listener {
-            Listener::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, peer)| Stream::Tcp(stream, peer)),
-            Listener::Unix(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| Stream::Unix(stream)),
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = leaving.changed() => break,
         };
         match accepted {
             Ok(stream) => {
                 let lease = slots.take(limits::ADMIN_CONNECTIONS_MAX);
+                let leaving = leaving.clone();
                 drop(connections.spawn_local(async move {
                     match stream {
                         Stream::Tcp(stream, peer) => {
-                            serve_connection((stream, AdminPeer::Tcp(peer)), lease, control).await
+                            serve_connection(
+                                (stream, AdminPeer::Tcp(peer)),
+                                lease,
+                                control,
+                                leaving,
+                            )
+                            .await
                         }
                         Stream::Unix(stream) => {
-                            serve_connection((stream, AdminPeer::Unix), lease, control).await
+                            serve_connection((stream, AdminPeer::Unix), lease, control, leaving)
+                                .await
                         }
                     }
                 }));
             }
             // Most likely out of descriptors. The connection stays in the kernel's queue until one is free.
             Err(_) => sleep(limits::WATCH).await,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Stream::Tcp(stream, peer))
+            }
+            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
 }
@@ -168,6 +229,7 @@ async fn serve_connection(
     (stream, peer): (impl AsyncRead + AsyncWrite + Unpin + 'static, AdminPeer),
     lease: AdminSlotLease,
     control: Rc<Control>,
+    mut leaving: watch::Receiver<bool>,
 ) {
     let slot = lease.slot.clone();
     let stream = AdminStream {
@@ -191,9 +253,18 @@ async fn serve_connection(
         .header_read_timeout(limits::ADMIN_HEAD)
         .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX)
         .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = async {
+        tokio::select! {
+            // An error is the client's: it left, or sent an invalid request and got 400.
+            _ = connection.as_mut() => return,
+            _ = leaving.wait_for(|leaves| *leaves) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    };
     tokio::select! {
-        // An error is the client's: it left, or sent an invalid request and got 400.
-        _ = timeout(limits::ADMIN_CONNECTION, connection) => {}
+        _ = timeout(limits::ADMIN_CONNECTION, served) => {}
         () = slot.evicted() => {}
     }
 }

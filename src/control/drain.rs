@@ -42,6 +42,28 @@ impl Control {
         process::info("draining");
     }
 
+    /// Ends this process after another one has replaced it. Lets clients learn of the end first; see
+    /// [`limits::UPGRADE_SETTLE`].
+    ///
+    /// # Errors
+    /// A core does not end.
+    pub(super) async fn drain_replaced(
+        self: &Rc<Self>,
+        signals: &mut Signals,
+    ) -> Result<(), String> {
+        let delay = self.state.borrow().config.timeouts.drain_delay;
+        let end = Instant::now() + delay.max(limits::UPGRADE_SETTLE);
+        self.send_to_all(|| Command::AnnounceEnd, end).await;
+        while Instant::now() < end && self.obs.load().1 > 0 {
+            match timeout(limits::WATCH, signals.next()).await {
+                Ok(ProcessSignal::Stop(_)) => break,
+                Ok(other) => self.obey_while_ending(&other),
+                Err(_) => {}
+            }
+        }
+        self.drain(signals).await
+    }
+
     /// Stops accepting, waits for exchanges to finish, and ends the cores.
     ///
     /// # Errors
@@ -87,6 +109,9 @@ impl Control {
     fn obey_while_ending(self: &Rc<Self>, signal: &ProcessSignal) {
         match signal {
             ProcessSignal::Stop(_) => {}
+            ProcessSignal::Upgrade => {
+                return process::warn("SIGUSR2: ending, so nothing is upgraded");
+            }
             ProcessSignal::Reload => process::warn("SIGHUP: ending, so nothing is reloaded"),
             ProcessSignal::Reopen => process::info("SIGUSR1: reopening logs"),
         }

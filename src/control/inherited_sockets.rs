@@ -1,11 +1,14 @@
-//! Listening sockets that the process inherits (`LISTEN_FDS`). Each belongs to the listener with its address.
+//! Listening sockets that the process inherits, from a service manager (`LISTEN_FDS`) or from the process that it replaces.
+//! Each belongs to the listener with its address.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use socket2::Socket;
 
+use super::handover::{HandedSocket, SocketPurpose};
 use crate::io::{Address, ListenSocket, SocketOrigin, take_inherited};
 use crate::obs::process;
 
@@ -16,16 +19,51 @@ pub(super) struct InheritedSockets {
     spare: Vec<InheritedSocket>,
     /// Addresses whose sockets a listener has taken.
     taken: Vec<Address>,
+    are_handed_over: bool,
 }
 
 struct InheritedSocket {
     /// Its name in messages.
     name: String,
-    address: Address,
+    /// As the configuration writes it.
+    address: String,
+    /// What it is for. `None`: for any listener.
+    purpose: Option<SocketPurpose>,
+    origin: SocketOrigin,
     socket: Socket,
 }
 
+/// Sockets for one listener.
+pub(super) type TakenSockets = Vec<(Socket, SocketOrigin)>;
+
 impl InheritedSockets {
+    /// Takes over the sockets of the process that this one replaces. They stay in the mode in which that process uses
+    /// them, because both share it.
+    ///
+    /// # Errors
+    /// A socket does not listen.
+    pub(super) fn from_predecessor(handed: Vec<(HandedSocket, OwnedFd)>) -> Result<Self, String> {
+        let each = handed.into_iter().map(|(handed, fd)| {
+            let address = handed.address;
+            check(&fd).map_err(|why| format!("the socket of {address} was handed over: {why}"))?;
+            Ok(InheritedSocket {
+                name: format!("the socket of {address}"),
+                address,
+                purpose: Some(handed.purpose),
+                origin: match handed.is_inherited {
+                    true => SocketOrigin::Inherited,
+                    false => SocketOrigin::Bound,
+                },
+                socket: fd.into(),
+            })
+        });
+        Ok(Self {
+            spare: each.collect::<Result<_, String>>()?,
+            taken: Vec::new(),
+            are_handed_over: true,
+        })
+    }
+
     /// Takes over the sockets that the environment passes to this process. Closes those that Weir cannot use, and logs
     /// them.
     pub(super) fn from_environment() -> Self {
@@ -54,7 +92,9 @@ impl InheritedSockets {
             match found {
                 Ok((address, socket)) => all.push(InheritedSocket {
                     name,
-                    address,
+                    address: address.to_string(),
+                    purpose: None,
+                    origin: SocketOrigin::Inherited,
                     socket,
                 }),
                 Err(why) => process::warn(format_args!("{name}: {why}; closed")),
@@ -63,21 +103,39 @@ impl InheritedSockets {
         Self {
             spare: all,
             taken: Vec::new(),
+            are_handed_over: false,
         }
     }
 
     /// Takes the sockets of a listener. With `SO_REUSEPORT`, several sockets share an address.
-    pub(super) fn take(&mut self, address: &Address) -> Vec<Socket> {
-        let is_its = |found: &mut InheritedSocket| found.address == *address;
+    pub(super) fn take(&mut self, address: &Address, purpose: SocketPurpose) -> TakenSockets {
+        let text = address.to_string();
+        let is_its = |found: &mut InheritedSocket| {
+            found.address == text && found.purpose.is_none_or(|its| its == purpose)
+        };
         let taken = self.spare.extract_if(.., is_its).map(|found| {
-            process::info(format_args!("{} is for {address}", found.name));
-            found.socket
+            if found.purpose.is_none() {
+                process::info(format_args!("{} is for {address}", found.name));
+            }
+            (found.socket, found.origin)
         });
         let taken: Vec<_> = taken.collect();
         if !taken.is_empty() {
             self.taken.push(address.clone());
         }
         taken
+    }
+
+    /// Whether this process replaces another one.
+    pub(super) fn are_handed_over(&self) -> bool {
+        self.are_handed_over
+    }
+
+    /// The TCP addresses that the process which this one replaces listens on.
+    pub(super) fn handed_ports(&self) -> Vec<SocketAddr> {
+        let handed = self.spare.iter().filter(|found| found.purpose.is_some());
+        let address = |found: &InheritedSocket| found.socket.local_addr().ok()?.as_socket();
+        handed.filter_map(address).collect()
     }
 
     /// Closes the sockets that no listener has taken. Returns the addresses of the others.
@@ -92,28 +150,38 @@ impl InheritedSockets {
 }
 
 /// Gives every core a socket of a listener, in turn. If there are fewer sockets than cores, cores share them.
-pub(super) fn spread(sockets: &[Socket], cores: usize) -> io::Result<Vec<(usize, ListenSocket)>> {
+pub(super) fn spread(
+    sockets: &[(Socket, SocketOrigin)],
+    cores: usize,
+) -> io::Result<Vec<(usize, ListenSocket)>> {
     let numbers = 0..sockets.len().max(cores);
     let each = numbers.map(|n| {
-        let socket = sockets[n % sockets.len()].try_clone()?;
+        let (socket, origin) = &sockets[n % sockets.len()];
+        let socket = socket.try_clone()?;
         let is_unix = socket.local_addr()?.is_unix();
         let socket = match is_unix {
-            true => ListenSocket::Unix(socket.into(), SocketOrigin::Inherited),
-            false => ListenSocket::Tcp(socket.into(), SocketOrigin::Inherited),
+            true => ListenSocket::Unix(socket.into(), *origin),
+            false => ListenSocket::Tcp(socket.into(), *origin),
         };
         Ok((n % cores, socket))
     });
     each.collect()
 }
 
-/// The address that a socket listens on. Sets the socket up like those that Weir binds.
-fn prepare(fd: OwnedFd) -> Result<(Address, Socket), String> {
+/// Checks that a socket listens.
+fn check(fd: &OwnedFd) -> Result<(), String> {
     let not_listening = |_| "it is not a listening stream socket".to_owned();
     let kind = rustix::net::sockopt::socket_type(fd.as_fd()).map_err(not_listening)?;
     let listens = rustix::net::sockopt::socket_acceptconn(fd.as_fd()).map_err(not_listening)?;
-    if kind != rustix::net::SocketType::STREAM || !listens {
-        return Err("it is not a listening stream socket".to_owned());
+    match kind == rustix::net::SocketType::STREAM && listens {
+        true => Ok(()),
+        false => Err("it is not a listening stream socket".to_owned()),
     }
+}
+
+/// The address that a socket listens on. Sets the socket up like those that Weir binds.
+fn prepare(fd: OwnedFd) -> Result<(Address, Socket), String> {
+    check(&fd)?;
     let socket = Socket::from(fd);
     let set_up = || {
         socket.set_nonblocking(false)?;

@@ -104,6 +104,16 @@ pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a reload may take to read, resolve and compile before it fails.
 pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long an upgrade waits for the new process to serve, which may have to resolve names and fetch keys first.
+pub(super) const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the old process of an upgrade serves its connections before it drains, unless `drain_delay` is longer. Clients
+/// over HTTP/1.1 learn of the end from their next answer, so that few send a request on a connection that closes.
+pub(super) const UPGRADE_SETTLE: Duration = Duration::from_secs(5);
+
+/// How long control waits until the service manager's socket has taken a notice.
+pub(super) const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long control waits for a document that it fetches, connection and handshake included.
 pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(5);
 

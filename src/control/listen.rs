@@ -3,6 +3,7 @@
 //! For TCP, each core has a socket of its own on the same port (`SO_REUSEPORT`), and the kernel spreads connections. For
 //! Unix sockets, cores share one. All sockets are blocking, because monoio would pass `EAGAIN` on otherwise.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -13,6 +14,7 @@ use std::{fs, net};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::handover::SocketPurpose;
 use super::inherited_sockets::{self, InheritedSockets};
 use crate::io::{Address, ListenSocket, SocketOrigin};
 use crate::plan::{ListenerId, Plan, Transport};
@@ -55,17 +57,32 @@ pub(super) fn bind(
             let Address::Ip(address) = listener.address else {
                 continue;
             };
+            // The process that this one replaces shares the port until it drains. Flows stay at their endpoints, because
+            // these follow from the source address.
+            let shared = [address];
+            let taken = if inherited.are_handed_over() {
+                &shared
+            } else {
+                taken
+            };
             let address = bind_udp(address, taken, id, &mut bound).map_err(cannot)?;
             bound.ports.push(address);
             bound.addresses.push(format!("{address}/udp"));
             continue;
         }
-        let given = inherited.take(&listener.address);
-        if !given.is_empty() {
+        let given = inherited.take(&listener.address, SocketPurpose::Listener);
+        if let Some((first, origin)) = given.first() {
+            let actual = first.local_addr().map_err(cannot)?.as_socket();
+            if let (Address::Unix(path), SocketOrigin::Bound) = (&listener.address, origin) {
+                bound.files.push(OwnedFile::shared(path).map_err(cannot)?);
+            }
             for (core, socket) in inherited_sockets::spread(&given, cores).map_err(cannot)? {
                 bound.sockets[core].push((id, socket));
             }
-            bound.addresses.push(listener.address.to_string());
+            let shown = actual.map(|address| address.to_string());
+            bound
+                .addresses
+                .push(shown.unwrap_or_else(|| listener.address.to_string()));
             continue;
         }
         match &listener.address {
@@ -212,12 +229,13 @@ pub(super) fn no_socket() -> io::Error {
 }
 
 /// A file that this process has created, such as a Unix socket. Dropping it removes the file, unless another file has
-/// replaced it.
+/// replaced it, or another process owns it.
 #[derive(Debug)]
 pub(super) struct OwnedFile {
     pub(super) path: PathBuf,
     /// Device and inode.
     id: (u64, u64),
+    is_ours: Cell<bool>,
 }
 
 impl OwnedFile {
@@ -227,12 +245,33 @@ impl OwnedFile {
         Ok(Self {
             path: path.to_owned(),
             id: (created.dev(), created.ino()),
+            is_ours: Cell::new(true),
         })
+    }
+
+    /// The file of the process that this one replaces, until [`OwnedFile::own`].
+    pub(super) fn shared(path: &Path) -> io::Result<Self> {
+        let file = Self::new(path)?;
+        file.leave();
+        Ok(file)
+    }
+
+    /// From now on the file is this process's.
+    pub(super) fn own(&self) {
+        self.is_ours.set(true);
+    }
+
+    /// From now on the file is another process's.
+    pub(super) fn leave(&self) {
+        self.is_ours.set(false);
     }
 }
 
 impl Drop for OwnedFile {
     fn drop(&mut self) {
+        if !self.is_ours.get() {
+            return;
+        }
         let found = fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
             // If removing fails, the next start replaces the file.

@@ -20,6 +20,7 @@ mod endpoint_sets;
 mod endpoint_watch;
 mod error_files;
 mod fetch;
+mod handover;
 mod inherited_sockets;
 mod ip_lists;
 mod issuer_keys;
@@ -31,6 +32,7 @@ mod memory_limit;
 mod occupants;
 mod phrases;
 mod pid_file;
+mod predecessor;
 mod preflight;
 mod process_user;
 mod reload;
@@ -39,12 +41,14 @@ mod shared_pages;
 mod signals;
 mod start;
 mod system;
+mod upgrade;
 mod user_access;
 mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -72,6 +76,7 @@ use issuer_keys::IssuerKeys;
 use key_files::KeyFiles;
 pub use key_files::named_key_files;
 use listen::OwnedFile;
+use predecessor::Predecessor;
 use service_manager::ServiceManager;
 use shared_pages::SharedPages;
 use signals::{ProcessSignal, Signals};
@@ -118,13 +123,26 @@ impl fmt::Display for Failure {
 
 /// Runs until a signal stops the process. SIGTERM and SIGINT drain after `drain_delay`; a second one skips the rest of
 /// the delay, or of the drain. SIGHUP reloads the configuration and reopens logs. SIGUSR1 reopens logs.
+/// SIGUSR2 replaces the process by a new one.
 ///
 /// # Errors
 /// Weir cannot start, or the cores break.
 pub fn run(options: Options) -> Result<(), Failure> {
     process::log_panics();
     let _flush = FlushLog;
-    let (tickets, resolver) = (TicketKeys::default(), Resolver::default());
+    let predecessor = Predecessor::from_environment().map_err(Failure::Run)?;
+    let voice = predecessor.as_ref().and_then(Predecessor::voice);
+    let outcome = run_after(options, predecessor);
+    if let (Err(failure), Some(voice)) = (&outcome, voice) {
+        handover::say_failed(&voice, &failure.to_string());
+    }
+    outcome
+}
+
+/// Runs in place of `predecessor`, if there is one.
+fn run_after(options: Options, predecessor: Option<Predecessor>) -> Result<(), Failure> {
+    let tickets = predecessor.as_ref().map(|old| old.tickets.clone());
+    let (tickets, resolver) = (tickets.unwrap_or_default(), Resolver::default());
     let loaded = load(
         &options.source,
         NameLookup::Resolve(&resolver),
@@ -139,7 +157,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let runtime = runtime
         .map_err(|error| Failure::Run(format!("cannot start the control thread: {error}")))?;
     let local = tokio::task::LocalSet::new();
-    let outcome = local.block_on(&runtime, start::start(options, loaded, tickets, resolver));
+    let outcome = local.block_on(
+        &runtime,
+        start::start(options, loaded, (tickets, resolver), predecessor),
+    );
     // The process does not wait for a name lookup that a reload has left behind.
     runtime.shutdown_background();
     outcome.map_err(Failure::Run)
@@ -169,6 +190,10 @@ struct Control {
     explain: ExplainHook,
     refused_tokens: api::RefusalLog,
     draining: Cell<bool>,
+    /// Another process has taken over, so this one ends.
+    is_replaced: Cell<bool>,
+    /// The program that an upgrade starts, if this process can be replaced.
+    program: Option<PathBuf>,
     /// Addresses whose sockets the process inherited.
     inherited: Vec<Address>,
     started_ms: u64,
@@ -225,6 +250,15 @@ impl Control {
                     return self.drain(signals).await;
                 }
                 Ok(ProcessSignal::Reload) => reloader.request(),
+                Ok(ProcessSignal::Upgrade) => {
+                    let control = self.clone();
+                    drop(tokio::task::spawn_local(async move {
+                        if let upgrade::UpgradeOutcome::Impossible(why) = control.upgrade().await {
+                            process::error(format_args!("SIGUSR2: {why}"));
+                        }
+                    }));
+                }
+                Err(_) if self.is_replaced.get() => return self.drain_replaced(signals).await,
                 Ok(ProcessSignal::Reopen) => {
                     process::info("SIGUSR1: reopening logs");
                     drop(tokio::task::spawn_local(self.clone().reopen_logs()));

@@ -14,12 +14,14 @@ use crate::obs::process;
 /// The largest file that may hold just a number.
 const NUMBER_BYTES_MAX: u64 = 32;
 
-/// Writes the number of this process into a file, atomically. Dropping the result removes the file.
+/// Writes the number of this process into a file, atomically. Dropping the result removes the file. It may be the file of
+/// `predecessor`, the process that this one replaces.
 ///
 /// # Errors
 /// The file is that of another running process, or not a pid file.
-pub(super) fn write(path: &Path) -> Result<OwnedFile, String> {
-    if let Some(left) = check(path)? {
+pub(super) fn write(path: &Path, predecessor: Option<u32>) -> Result<OwnedFile, String> {
+    let left = check(path, predecessor)?;
+    if let Some(left) = left.filter(|left| Some(*left) != predecessor) {
         process::info(format_args!(
             "{}: replaced; process {left} is gone",
             path.display()
@@ -32,10 +34,11 @@ pub(super) fn write(path: &Path) -> Result<OwnedFile, String> {
 ///
 /// # Errors
 /// The file cannot be written; see [`write`].
-pub(super) fn check(path: &Path) -> Result<Option<u32>, String> {
+pub(super) fn check(path: &Path, predecessor: Option<u32>) -> Result<Option<u32>, String> {
     let left = read(path, Owner::Ours).map_err(|why| cannot(path, &why))?;
     files::may_be_made(path).map_err(|error| cannot(path, &error.to_string()))?;
-    match left.filter(|left| is_running(*left)) {
+    let is_other = |left: &u32| Some(*left) != predecessor && is_running(*left);
+    match left.filter(is_other) {
         None => Ok(left),
         Some(other) => {
             let why = format!(

@@ -3,6 +3,7 @@
 //!
 //! Control does not wait for the manager. A task sends the notices, and control drops a notice if too many wait.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -11,17 +12,27 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
-use super::limits::NOTICES_MAX;
+use super::limits::{NOTICE_PATIENCE, NOTICES_MAX};
 use crate::obs::process;
 
 /// The service manager.
 pub(super) struct ServiceManager {
-    notices: Option<mpsc::Sender<String>>,
+    notices: Option<mpsc::Sender<Notice>>,
+    /// Another process is the main one, so this one says nothing.
+    is_silent: Cell<bool>,
     /// The watchdog's timeout: how long the manager waits for a notice before it ends the process.
     pub(super) watchdog: Option<Duration>,
+}
+
+/// A notice on its way.
+struct Notice {
+    text: String,
+    /// Dropped when the notice is sent.
+    _sent: Option<oneshot::Sender<()>>,
 }
 
 impl ServiceManager {
@@ -29,6 +40,7 @@ impl ServiceManager {
     pub(super) fn from_environment() -> Self {
         let none = Self {
             notices: None,
+            is_silent: Cell::new(false),
             watchdog: None,
         };
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
@@ -46,6 +58,7 @@ impl ServiceManager {
         spawn_local(send_queued(socket, queue));
         Self {
             notices: Some(notices),
+            is_silent: Cell::new(false),
             watchdog: watchdog(
                 std::env::var("WATCHDOG_USEC").ok().as_deref(),
                 std::env::var("WATCHDOG_PID").ok().as_deref(),
@@ -87,19 +100,33 @@ impl ServiceManager {
         self.send("WATCHDOG=1".to_owned());
     }
 
+    /// Says that the process with this number is the service's main process from now on. Returns when that is sent, and
+    /// says nothing more.
+    pub(super) async fn name_main_process(&self, pid: u32) {
+        let (sent, is_sent) = oneshot::channel();
+        self.post(format!("MAINPID={pid}"), Some(sent));
+        self.is_silent.set(true);
+        // An error means that it is sent. If it takes longer, the manager does not read.
+        let _ = timeout(NOTICE_PATIENCE, is_sent).await;
+    }
+
     fn send(&self, notice: String) {
-        if let Some(notices) = &self.notices {
+        self.post(notice, None);
+    }
+
+    fn post(&self, text: String, sent: Option<oneshot::Sender<()>>) {
+        if let Some(notices) = self.notices.as_ref().filter(|_| !self.is_silent.get()) {
             // If the queue is full, the manager does not read.
-            let _ = notices.try_send(notice);
+            let _ = notices.try_send(Notice { text, _sent: sent });
         }
     }
 }
 
 /// Sends notices one after the other.
-async fn send_queued(socket: tokio::net::UnixDatagram, mut queue: mpsc::Receiver<String>) {
+async fn send_queued(socket: tokio::net::UnixDatagram, mut queue: mpsc::Receiver<Notice>) {
     let mut has_failed = false;
     while let Some(notice) = queue.recv().await {
-        let sent = socket.send(notice.as_bytes()).await;
+        let sent = socket.send(notice.text.as_bytes()).await;
         if let (Err(error), false) = (&sent, has_failed) {
             process::warn(format_args!("cannot tell the service manager: {error}"));
         }

@@ -8,6 +8,7 @@ pub(super) struct Signals {
     interrupt: Signal,
     hangup: Signal,
     user1: Signal,
+    user2: Signal,
 }
 
 /// A signal, by what it asks for.
@@ -18,6 +19,8 @@ pub(super) enum ProcessSignal {
     Reload,
     /// Reopen logs.
     Reopen,
+    /// Replace this process by a new one.
+    Upgrade,
 }
 
 impl Signals {
@@ -33,6 +36,7 @@ impl Signals {
             interrupt: receive(SignalKind::interrupt())?,
             hangup: receive(SignalKind::hangup())?,
             user1: receive(SignalKind::user_defined1())?,
+            user2: receive(SignalKind::user_defined2())?,
         })
     }
 
@@ -43,6 +47,7 @@ impl Signals {
             _ = self.interrupt.recv() => ProcessSignal::Stop("SIGINT"),
             _ = self.hangup.recv() => ProcessSignal::Reload,
             _ = self.user1.recv() => ProcessSignal::Reopen,
+            _ = self.user2.recv() => ProcessSignal::Upgrade,
         }
     }
 }

@@ -15,14 +15,17 @@ use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
 use super::issuer_keys::{self, IssuerKeys};
 use super::key_files::KeyFiles;
-use super::listen::{self, BoundSockets};
+use super::listen::{self, BoundSockets, OwnedFile};
 use super::load::LoadedConfig;
 use super::phrases::{count, few, summary};
+use super::predecessor::Predecessor;
 use super::process_user::{self, ProcessUser};
 use super::service_manager::ServiceManager;
 use super::shared_pages::SharedPages;
 use super::signals::Signals;
-use super::{Control, Options, ReloadStats, Started, State, access_log, cpus, pid_file, system};
+use super::{
+    Control, Options, ReloadStats, Started, State, access_log, cpus, pid_file, system, upgrade,
+};
 use crate::io::Address;
 use crate::obs::{Obs, process};
 use crate::plan::{EndpointSets, ListenerId, Plan};
@@ -38,8 +41,8 @@ use crate::upstream::UpstreamRegistry;
 pub(super) async fn start(
     options: Options,
     loaded: LoadedConfig,
-    tickets: TicketKeys,
-    resolver: Resolver,
+    (tickets, resolver): (TicketKeys, Resolver),
+    mut predecessor: Option<Predecessor>,
 ) -> Result<(), String> {
     let Options {
         source,
@@ -50,6 +53,8 @@ pub(super) async fn start(
     let (config, mut key_files) = (loaded.config, loaded.key_files);
     let (mut plan, mut endpoints) = (loaded.plan, loaded.endpoints);
     (plan.epoch, endpoints.epoch) = (1, 1);
+    // Of a demo, the endpoints would end.
+    let program = demo.is_none().then(upgrade::own_program).flatten();
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_environment();
     let open_files = system::raise_open_files();
@@ -58,16 +63,17 @@ pub(super) async fn start(
     let cores = choice.cpus.len();
     let policies = connect_policies(&mut plan, cores);
     system::fit(&mut plan, &endpoints, &config, cores);
-    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
+    let (plan, base_endpoints) = (Arc::new(plan), Arc::new(endpoints));
+    let (overrides, endpoints) = handed_endpoints(predecessor.as_ref(), &config, &base_endpoints);
     let StartSockets {
         bound,
         admin,
         inherited,
-    } = StartSockets::bind(&config, &plan, cores)?;
+    } = StartSockets::bind(&config, &plan, cores, predecessor.as_mut())?;
     become_user(&config, &bound, admin.as_ref())?;
     let issuer_keys = first_keys(&mut key_files, &policies, &plan).await;
     if let Some(file) = &config.pid_file {
-        pid_file::check(&file.path)?;
+        pid_file::check(&file.path, predecessor.as_ref().map(|old| old.pid))?;
     }
     let access_log = access_log::open(config.access_log.clone()).await?;
     let (obs, sides) = Obs::start(cores, (&plan, &endpoints), access_log)
@@ -95,8 +101,8 @@ pub(super) async fn start(
     remarks.iter().for_each(process::warn);
     let state = State {
         plan,
-        base_endpoints: endpoints.clone(),
-        overrides: EndpointOverrides::default(),
+        base_endpoints,
+        overrides,
         endpoints,
         config: Arc::new(config),
         text: loaded.text.into(),
@@ -124,6 +130,8 @@ pub(super) async fn start(
         explain,
         refused_tokens: Default::default(),
         draining: Cell::new(false),
+        is_replaced: Cell::new(false),
+        program,
         inherited,
         started_ms: process::now_ms(),
         metrics_pages: SharedPages::default(),
@@ -134,7 +142,7 @@ pub(super) async fn start(
         control.state.borrow_mut().admin = Some(admin);
     }
     control.begin_watches();
-    control.announce().await?;
+    control.announce(predecessor).await?;
     ready(&started);
     let outcome = control.clone().obey_signals(&mut signals).await;
     control.finish();
@@ -168,6 +176,22 @@ impl Control {
     }
 }
 
+/// The changes that the process which this one replaces had made, and the endpoints with them. `base` has those of the
+/// file.
+fn handed_endpoints(
+    predecessor: Option<&Predecessor>,
+    config: &Config,
+    base: &Arc<EndpointSets>,
+) -> (EndpointOverrides, Arc<EndpointSets>) {
+    let Some(old) = predecessor else {
+        return (EndpointOverrides::default(), base.clone());
+    };
+    let overrides = old.overrides.after_reload(config, base);
+    let mut endpoints = overrides.apply(config, base);
+    endpoints.epoch = base.epoch;
+    (overrides, Arc::new(endpoints))
+}
+
 /// All sockets of a start.
 struct StartSockets {
     bound: BoundSockets,
@@ -177,11 +201,26 @@ struct StartSockets {
 }
 
 impl StartSockets {
-    fn bind(config: &Config, plan: &Plan, cores: usize) -> Result<Self, String> {
+    fn bind(
+        config: &Config,
+        plan: &Plan,
+        cores: usize,
+        predecessor: Option<&mut Predecessor>,
+    ) -> Result<Self, String> {
         let all: Vec<_> = (0..).map(ListenerId).take(plan.listeners.len()).collect();
-        let mut inherited = InheritedSockets::from_environment();
-        let bound = listen::bind(plan, &all, cores, &[], &mut inherited)?;
-        let mut bind_admin = |address| Admin::bind(address, &[], &mut inherited);
+        let mut inherited = match predecessor {
+            Some(old) => {
+                old.check_driver(
+                    Cores::choose_driver(config.driver)
+                        .map_err(|error| system::explain_start(&error))?,
+                )?;
+                InheritedSockets::from_predecessor(old.take_sockets())?
+            }
+            None => InheritedSockets::from_environment(),
+        };
+        let taken = inherited.handed_ports();
+        let bound = listen::bind(plan, &all, cores, &taken, &mut inherited)?;
+        let mut bind_admin = |address| Admin::bind(address, &taken, &mut inherited);
         let admin = config.admin.as_ref().map(|admin| &admin.address);
         let admin = admin.map(&mut bind_admin).transpose()?;
         Ok(Self {
@@ -214,12 +253,26 @@ fn become_user(config: &Config, bound: &BoundSockets, admin: Option<&Admin>) -> 
 
 impl Control {
     /// Tells the service manager that everything listens and every core runs.
-    async fn announce(self: &Rc<Self>) -> Result<(), String> {
+    async fn announce(self: &Rc<Self>, predecessor: Option<Predecessor>) -> Result<(), String> {
         self.change(|receipt| Command::Answer { _receipt: receipt })
             .await;
+        if let Some(old) = &predecessor {
+            old.replace().await?;
+            process::info(format_args!(
+                "upgrade: serves in place of process {}",
+                old.pid
+            ));
+        }
+        let old = predecessor.map(|old| old.pid);
         let mut state = self.state.borrow_mut();
+        let admin_file = state.admin.as_ref().and_then(Admin::file);
+        state
+            .files
+            .iter()
+            .chain(admin_file)
+            .for_each(OwnedFile::own);
         let path = state.config.pid_file.as_ref().map(|file| &file.path);
-        state.pid_file = path.map(|path| pid_file::write(path)).transpose()?;
+        state.pid_file = path.map(|path| pid_file::write(path, old)).transpose()?;
         self.manager.ready(summary(&state.plan, &state.endpoints));
         tokio::task::spawn_local(self.clone().feed_watchdog());
         Ok(())

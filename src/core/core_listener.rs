@@ -23,6 +23,8 @@ pub struct CoreListener {
     pub transport: Transport,
     /// The listener is closed or closing: connections end after their current exchange.
     is_leaving: Cell<bool>,
+    /// Another process accepts in place of this one. Connections stay.
+    is_handed_over: Cell<bool>,
     pub(super) counts: Arc<ListenerConnections>,
 }
 
@@ -35,6 +37,7 @@ impl CoreListener {
             address: plan.address.clone(),
             transport: plan.transport(),
             is_leaving: Cell::new(false),
+            is_handed_over: Cell::new(false),
             counts: counts.listener(&plan.address, plan.transport()),
         })
     }
@@ -47,6 +50,16 @@ impl CoreListener {
     /// Marks the listener as closing. Returns whether it was already.
     pub fn leave(&self) -> bool {
         self.is_leaving.replace(true)
+    }
+
+    /// Whether the listener accepts no more connections.
+    pub fn accepts_no_more(&self) -> bool {
+        self.is_leaving.get() || self.is_handed_over.get()
+    }
+
+    /// Marks the socket as taken over by another process. Connections go on.
+    pub fn hand_over(&self) {
+        self.is_handed_over.set(true);
     }
 
     /// Marks the listener as absent from the current plan.

@@ -36,7 +36,7 @@ use std::time::Duration;
 pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
 pub use datagram::{DATAGRAM_BYTES_MAX, DatagramPath, Datagrams};
 pub use inherited::take_inherited;
-pub use os::{Doorbell, ListenSocket, PackedConnection, SocketOrigin, bound_unsent};
+pub use os::{Doorbell, ListenSocket, PackedConnection, SharedSocket, SocketOrigin, bound_unsent};
 pub use zeroed::zeroed_words;
 
 /// A point in time, in nanoseconds on the monotonic clock. All cores count from the same time, but a core knows only the
@@ -174,6 +174,16 @@ pub trait Net: Clone + 'static {
 
     /// Closes a listener. The system resets the connections in its queue, and pending accepts fail.
     fn close_listener(&self, listener: &Self::Listener);
+
+    /// Another descriptor of a listener's socket, for a process that takes the socket over.
+    ///
+    /// # Errors
+    /// The process is out of descriptors, or the driver has none.
+    fn share_listener(&self, listener: &Self::Listener) -> io::Result<SharedSocket>;
+
+    /// Stops accepting, because another process has taken the socket over. Pending accepts fail; the queue stays for that
+    /// process.
+    fn leave_listener(&self, listener: &Self::Listener);
 
     /// Opens a connection to `to`. Dropping the future gives up.
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Connection<Self>>>;

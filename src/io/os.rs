@@ -34,6 +34,14 @@ pub enum SocketOrigin {
     Inherited,
 }
 
+/// A descriptor of a core's listening socket, for another process that takes the socket over.
+pub struct SharedSocket {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// Where the core has the socket from.
+    pub origin: SocketOrigin,
+}
+
 /// An accepted connection between two cores.
 pub struct PackedConnection {
     pub(super) fd: OwnedFd,
@@ -43,6 +51,12 @@ pub struct PackedConnection {
 pub(super) fn owned(fd: i32) -> OwnedFd {
     // SAFETY: callers pass a descriptor that the system has just given them, so no other code closes it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Another descriptor of an open socket.
+pub(super) fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: callers own the descriptor and keep it open for the call.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
 }
 
 pub(super) fn shut(fd: i32, how: i32) {

@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use super::CoreServer;
 use super::connection;
-use super::mailbox::{MailboxMessage, Receipt};
+use super::mailbox::{ListenerShare, MailboxMessage, Receipt};
 use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange;
 use crate::io::{Address, Connection, Instant, Net};
@@ -132,6 +134,34 @@ impl<N: Net> CoreServer<N> {
         }
     }
 
+    /// Sends control another descriptor of each listening socket, for the process that takes over.
+    pub(super) fn share_listeners(&self, to: &mpsc::UnboundedSender<ListenerShare>) {
+        for open in self.listeners.borrow().iter() {
+            let socket = open.socket.borrow();
+            let shared = socket
+                .as_ref()
+                .map(|socket| self.core.net.share_listener(socket));
+            if let Some(socket) = shared {
+                // If control no longer waits, the descriptor is closed again.
+                let _ = to.send(ListenerShare {
+                    address: open.listener.address.clone(),
+                    socket,
+                });
+            }
+        }
+    }
+
+    /// Stops accepting, because another process accepts from the same sockets now. Connections stay.
+    pub(super) fn leave_listeners(&self) {
+        for open in self.listeners.borrow().iter() {
+            open.listener.hand_over();
+            if let Some(socket) = open.socket.take() {
+                self.core.net.leave_listener(&socket);
+            }
+        }
+        self.core.wake_accepts();
+    }
+
     /// Closes a listener after accepting every connection that the kernel has established.
     fn close_listener(self: &Rc<Self>, open: &OpenListener<N>, receipt: Option<Receipt>) {
         if open.listener.leave() {
@@ -198,7 +228,7 @@ impl<N: Net> CoreServer<N> {
                     wait_for_room(core, &listener).await;
                     self.place(&listener, connection);
                 }
-                Err(_) if listener.is_leaving() => return,
+                Err(_) if listener.accepts_no_more() => return,
                 Err(error) => {
                     core.obs.borrow().accept_error();
                     let text = format!("accept on {}: {error}", listener.plan.borrow().name);
@@ -292,7 +322,7 @@ impl<N: Net> CoreServer<N> {
 /// meanwhile, because an accepted connection that fails for lack of a descriptor helps no client.
 async fn wait_for_room<N: Net>(core: &Core<N>, listener: &CoreListener) {
     poll_fn(|cx| {
-        if listener.is_leaving() || core.has_room() {
+        if listener.accepts_no_more() || core.has_room() {
             return Poll::Ready(());
         }
         core.wait_for_room(cx);

@@ -118,17 +118,32 @@ impl Cores {
         }
     }
 
+    /// The driver that cores run on if the configuration has this one.
+    ///
+    /// # Errors
+    /// The kernel does not support the driver.
+    pub fn choose_driver(driver: Driver) -> io::Result<Driver> {
+        Ok(match driver {
+            Driver::Ring => ring::probe().map(|()| Driver::Ring)?,
+            Driver::Auto if ring::probe().is_ok() => Driver::Ring,
+            Driver::Auto | Driver::Monoio => Driver::Monoio,
+        })
+    }
+
+    /// The driver that the cores run on.
+    pub fn driver(&self) -> Driver {
+        match self.senders {
+            Senders::Ring(_) => Driver::Ring,
+            Senders::Monoio(_) => Driver::Monoio,
+        }
+    }
+
     /// Starts one thread for each core, and returns once every core's mailbox takes commands.
     ///
     /// # Errors
     /// The kernel does not support the driver, a thread cannot be started, or descriptors have run out.
     pub fn start(spec: CoreSpec) -> io::Result<Self> {
-        let uses_ring = match spec.driver {
-            Driver::Monoio => false,
-            Driver::Ring => ring::probe().map(|()| true)?,
-            Driver::Auto => ring::probe().is_ok(),
-        };
-        if uses_ring {
+        if Self::choose_driver(spec.driver)? == Driver::Ring {
             return Self::start_on(spec, Senders::Ring, |boot| {
                 let features = "own driver, single_issuer defer_taskrun".to_owned();
                 ring::run(|net| boot.serve(net, features))

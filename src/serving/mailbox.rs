@@ -13,7 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
 use super::CoreServer;
-use crate::io::{Address, Bell, Net, Rx};
+use crate::io::{Address, Bell, Net, Rx, SharedSocket};
 use crate::limits::{MAILBOX_MESSAGES_AT_ONCE_MAX, MAILBOX_MESSAGES_MAX};
 use crate::plan::{EndpointSets, ListenerId, Plan};
 use crate::tls;
@@ -56,6 +56,16 @@ pub enum Command<S> {
         /// The core drops it when it uses them.
         receipt: Receipt,
     },
+    /// Send another descriptor of each listening socket, for a process that takes over.
+    ShareListeners {
+        /// The core drops it when it has sent all.
+        to: mpsc::UnboundedSender<ListenerShare>,
+    },
+    /// Stop accepting, because another process accepts from the same sockets. Connections stay.
+    LeaveListeners {
+        /// The core drops it when it accepts no more.
+        _receipt: Receipt,
+    },
     /// Write `Connection: close` into HTTP/1.1 answers from now on.
     AnnounceEnd,
     /// Stop accepting, let exchanges finish, end after `grace` at the latest.
@@ -65,6 +75,14 @@ pub enum Command<S> {
     },
     /// End at once.
     Stop,
+}
+
+/// A listening socket of a core, for a process that takes over.
+pub struct ListenerShare {
+    /// The listener's address in the configuration.
+    pub address: Address,
+    /// The socket, unless descriptors have run out.
+    pub socket: std::io::Result<SharedSocket>,
 }
 
 /// Confirms a command. The core drops the receipt when it has carried out the command, or when the core ends.

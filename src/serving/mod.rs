@@ -19,5 +19,5 @@ mod server;
 pub use boot::{CoreSpec, CoreStart, Cores, SharedState, run};
 pub use endpoint_board::{EndpointBoard, PostedEndpoints};
 pub use idle_connection::IdleConnection;
-pub use mailbox::{Command, Mailbox, MailboxSender, Receipt, Receipts};
+pub use mailbox::{Command, ListenerShare, Mailbox, MailboxSender, Receipt, Receipts};
 pub use server::CoreServer;

@@ -138,6 +138,8 @@ impl<N: Net> CoreServer<N> {
             } => self.change_endpoints(endpoints, epoch),
             Command::Tls { tls, epoch, .. } => self.change_tls(&tls, epoch),
             Command::Answer { .. } => {}
+            Command::ShareListeners { to } => self.share_listeners(&to),
+            Command::LeaveListeners { .. } => self.leave_listeners(),
             Command::AnnounceEnd => self.core.announce_end(),
             Command::Drain { grace } => self.drain(grace),
             Command::Stop => {

@@ -25,9 +25,8 @@ use weir_config::{
 use super::certificate_identity::CertificateIdentity;
 use super::client::{AnyCertificate, TlsClient};
 use super::failure::describe;
-use super::server::{
-    CertificatesByName, ClientVerification, TicketKeys, TlsServer, apply_common_settings,
-};
+use super::server::{CertificatesByName, TlsServer, apply_common_settings};
+use super::ticket_keys::{ClientVerification, TicketKeys};
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
@@ -210,7 +209,7 @@ impl TlsLoader<'_> {
         let mut config = builder.with_cert_resolver(Arc::new(names));
         apply_common_settings(&mut config, offered);
         if let Some(tickets) = tickets {
-            match tickets.for_verification(clients) {
+            match tickets.for_verification(&clients) {
                 Ok(ticketer) => config.ticketer = ticketer,
                 Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
             }

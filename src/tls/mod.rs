@@ -18,6 +18,7 @@ mod requested_name;
 mod self_signed;
 mod server;
 mod session;
+mod ticket_keys;
 
 pub use certificate_identity::CertificateIdentity;
 pub(crate) use certificate_identity::span;
@@ -29,4 +30,5 @@ pub use keyed_hash::{MARK_BYTES, Mark, Marker};
 pub use load::{FileStamp, LoadedTls, OwnCertificate, load, load_available};
 pub use parameters::{AlpnProtocol, TlsParameters};
 pub use self_signed::self_signed;
-pub use server::{TicketKeys, TlsServer};
+pub use server::TlsServer;
+pub use ticket_keys::{ExportedTicketKeys, TicketKeys};

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
-    UnbufferedServerConnection,
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Error, ServerConfig, SignatureScheme, SupportedCipherSuite};
+use rustls::{ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::failure::TlsFailure;
 use super::halves::{TlsRx, TlsTx, halves, speaks_http};
@@ -53,44 +52,6 @@ impl TlsServer {
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsServer")
-    }
-}
-
-/// The keys that encrypt session tickets. All cores share them, so any core can resume a session that another began,
-/// also after a reload. New keys come every six hours, and the former ones stay valid for as long again.
-///
-/// Resuming a session skips the verification of the client's certificate. So each way of verifying clients has keys of
-/// its own. A ticket from a listener without client certificates is worthless at one with them. So is a ticket issued
-/// under other authorities or before a revocation.
-#[derive(Clone, Default)]
-pub struct TicketKeys(Arc<Mutex<HashMap<ClientVerification, Arc<dyn ProducesTickets>>>>);
-
-/// How a listener verifies clients: the contents of the files of authorities and revocations, and whether a certificate
-/// is required.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct ClientVerification {
-    pub(super) authorities: Vec<u8>,
-    pub(super) revoked: Vec<u8>,
-    pub(super) required: bool,
-}
-
-impl TicketKeys {
-    /// The keys for listeners that verify clients in this way, created on first use.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
-    pub(super) fn for_verification(
-        &self,
-        clients: ClientVerification,
-    ) -> Result<Arc<dyn ProducesTickets>, Error> {
-        // An insertion completes or does nothing, so a panic elsewhere cannot have left the map broken.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&clients) {
-            return Ok(known.clone());
-        }
-        let fresh = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        all.insert(clients, fresh.clone());
-        Ok(fresh)
     }
 }
 

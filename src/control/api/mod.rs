@@ -14,6 +14,7 @@ mod operations;
 mod reload;
 mod reply;
 mod routes;
+mod upgrade;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -130,6 +131,7 @@ impl ApiCall<'_> {
             Action::ShowConfig => Ok(config::show(self.control)),
             Action::ListChanges => Ok(changes::list(self.control)),
             Action::Reload => reload::reload(self).await,
+            Action::Upgrade => upgrade::upgrade(self).await,
             Action::Explain => match body::read(request).await {
                 Ok(asked) => explain::explain(self.control, &asked),
                 Err(reply) => Err(reply),

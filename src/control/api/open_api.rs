@@ -101,7 +101,7 @@ fn schemas() -> Value {
     let state = || json!({ "enum": ["ready", "drain", "maintenance"] });
     let flag = || json!({ "type": "boolean" });
     let persist = || {
-        let what = "Keeps the change over reloads; a restart forgets it.";
+        let what = "Keeps the change over reloads and upgrades; a restart forgets it.";
         json!({ "type": "boolean", "default": false, "description": what })
     };
     let endpoint = json!({
@@ -159,6 +159,7 @@ fn schemas() -> Value {
             &["file", "text"],
             json!({ "file": { "type": ["string", "null"] }, "text": text() }),
         ),
+        "Upgraded": object(&["pid", "message"], json!({ "pid": number(), "message": text() })),
         "Upstream": object(&["name", "balance", "endpoints"], upstream),
         "Upstreams": list_of("Upstream"),
     })

@@ -13,6 +13,7 @@ pub(super) enum Action {
     ShowConfig,
     ListChanges,
     Reload,
+    Upgrade,
     Explain,
     ListUpstreams,
     ShowUpstream,
@@ -39,7 +40,7 @@ pub(super) struct Operation {
 }
 
 /// All operations.
-pub(super) const OPERATIONS: [Operation; 14] = [
+pub(super) const OPERATIONS: [Operation; 15] = [
     Operation {
         method: Method::GET,
         path: "/api/openapi.json",
@@ -92,6 +93,15 @@ pub(super) const OPERATIONS: [Operation; 14] = [
         summary: "Reads the file again. If that fails, the old plan stays.",
         body: None,
         success: (200, Some("Reloaded")),
+        failures: &[409, 422, 503],
+    },
+    Operation {
+        method: Method::POST,
+        path: "/api/upgrade",
+        action: Action::Upgrade,
+        summary: "Replaces the process by a new one of the program at its path. If that fails, the old process goes on.",
+        body: None,
+        success: (200, Some("Upgraded")),
         failures: &[409, 422, 503],
     },
     Operation {

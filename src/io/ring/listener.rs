@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::super::SocketOrigin;
 use super::super::os;
+use super::super::{SharedSocket, SocketOrigin};
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::ACCEPTS_AT_ONCE_MAX;
 
@@ -80,6 +80,18 @@ impl RingListener {
 
     pub(super) fn accept_queued(&self) -> io::Result<Option<(i32, Option<SocketAddr>)>> {
         os::accept_queued(self.state.fd.as_raw_fd(), libc::SOCK_NONBLOCK)
+    }
+
+    pub(super) fn share(&self) -> io::Result<SharedSocket> {
+        Ok(SharedSocket {
+            fd: self.state.fd.try_clone()?,
+            origin: self.state.origin,
+        })
+    }
+
+    pub(super) fn leave(&self) {
+        self.state.is_closed.set(true);
+        self.state.wake_all();
     }
 
     pub(super) fn close(&self) {

@@ -36,7 +36,9 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Type};
 
 use super::datagram::{self, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
-use super::os::{Doorbell, ListenSocket, PackedConnection, owned, set_nonblocking, take_error};
+use super::os::{
+    Doorbell, ListenSocket, PackedConnection, SharedSocket, owned, set_nonblocking, take_error,
+};
 use super::pipe::Pipe;
 use super::{Address, Connection, Instant, Net, Pool, Tx};
 use crate::limits::CONNECT_RETRY_MS;
@@ -210,6 +212,14 @@ impl Net for Ring {
 
     fn close_listener(&self, listener: &RingListener) {
         listener.close();
+    }
+
+    fn share_listener(&self, listener: &RingListener) -> io::Result<SharedSocket> {
+        listener.share()
+    }
+
+    fn leave_listener(&self, listener: &RingListener) {
+        listener.leave();
     }
 
     async fn connect(&self, to: &Address) -> io::Result<Connection<Self>> {

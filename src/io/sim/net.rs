@@ -17,7 +17,7 @@ use super::trace::{Actor, What};
 use super::world::WorldState;
 use crate::io::chunk::advance_queue;
 use crate::io::receive_size::ReceiveSize;
-use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, Tx};
+use crate::io::{Address, Bell, Chunk, Connection, Instant, Net, Pool, Rx, SharedSocket, Tx};
 use crate::limits::BLOCK_BYTES;
 
 /// The start of every world in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z.
@@ -171,6 +171,15 @@ impl Net for Sim {
     }
 
     fn close_listener(&self, listener: &SimListener) {
+        listener.close();
+    }
+
+    fn share_listener(&self, _: &SimListener) -> io::Result<SharedSocket> {
+        // The simulator has one process.
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn leave_listener(&self, listener: &SimListener) {
         listener.close();
     }
 

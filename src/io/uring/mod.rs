@@ -28,7 +28,8 @@ use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::clock::Clock;
 use super::datagram::{self, DatagramBatch, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
 use super::os::{
-    self, Doorbell, ListenSocket, PackedConnection, SocketOrigin, owned, set_nonblocking, shut,
+    self, Doorbell, ListenSocket, PackedConnection, SharedSocket, SocketOrigin, owned,
+    set_nonblocking, shut,
 };
 use super::pipe::{Pipe, Pipes};
 use super::{Address, Connection, Instant, Net, Pool};
@@ -319,6 +320,19 @@ impl Net for Uring {
         if listener.origin == SocketOrigin::Bound {
             shut(listener.fd(), libc::SHUT_RDWR);
         }
+        let wakers = listener.accepting.take();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn share_listener(&self, listener: &UringListener) -> io::Result<SharedSocket> {
+        Ok(SharedSocket {
+            fd: os::duplicate(listener.fd())?,
+            origin: listener.origin,
+        })
+    }
+
+    fn leave_listener(&self, listener: &UringListener) {
+        listener.is_closed.set(true);
         let wakers = listener.accepting.take();
         wakers.into_iter().for_each(Waker::wake);
     }
