@@ -166,6 +166,13 @@ pub const RETRY_AFTER_MAX_MS: u64 = 10_000;
 /// How often a core looks for idle upstream connections to close.
 pub const HOUSEKEEPING_MS: u64 = 1_000;
 
+/// How long a core that has seen an endpoint fail stays away from it without a word from control, which reads reports ten
+/// times a second. Unit: milliseconds.
+pub const LOCAL_EJECTION_MS: u64 = 2_000;
+
+/// How long a core waits before it reports again that an endpoint may fail, or answers again. Unit: milliseconds.
+pub const SUSPICION_MS: u64 = 250;
+
 /// How often the weights of endpoints in slow start change. Unit: milliseconds.
 pub const RAMP_STEP_MS: u64 = 1_000;
 

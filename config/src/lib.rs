@@ -62,6 +62,7 @@ pub use slice::balance::{Balance, HashKey};
 pub use slice::breaker::Breaker;
 pub use slice::cores::{Cores, Driver};
 pub use slice::dns::Dns;
+pub use slice::eject::{Eject, SuccessRate};
 pub use slice::endpoint::source::{ConsulService, EndpointSource, Scheme, SourceKind};
 pub use slice::endpoint::{Endpoint, EndpointAddress};
 pub use slice::hedge::Hedge;

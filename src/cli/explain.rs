@@ -564,6 +564,15 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             "limit      as many requests at once as the upstream serves without growing slower, on each core"
         );
     }
+    if let Some(eject) = &upstream.eject {
+        let _ = writeln!(
+            out,
+            "ejection   after {} failures in a row on a core, for {} and longer each time; at most {}% of the endpoints",
+            eject.failures,
+            show_duration(eject.duration),
+            eject.max_percent,
+        );
+    }
     let most = route.body_bytes_max.map_or_else(
         || "of any size".to_owned(),
         |max| format!("at most {}", show_size(max)),

@@ -61,6 +61,7 @@ pub(super) fn metrics(control: &Control, length: usize) -> String {
     breakers(control, &state.config, &mut page);
     control.resolver.metrics(&state.config, &mut page);
     endpoint_metrics(control, &state, &mut page);
+    state.health.metrics(&mut page);
     control.obs.metrics(&mut page);
     limits(&state.policies.limits, &mut page);
     process_metrics(control, &mut page);

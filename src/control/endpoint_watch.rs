@@ -1,4 +1,4 @@
-//! Logs what happens at endpoints: which begin to fail, which recover, and what cores report.
+//! Logs which endpoints begin to fail and which recover.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,17 +14,9 @@ impl Control {
         let mut troubles = EndpointTroubles::default();
         loop {
             sleep(limits::TROUBLE_WATCH).await;
-            self.log_reports();
             for (level, text) in self.obs.look_for_trouble(&mut troubles, Instant::now()) {
                 process::say(level, text);
             }
-        }
-    }
-
-    /// Logs what cores have reported since the last call.
-    pub(super) fn log_reports(&self) {
-        for report in self.obs.take_reports() {
-            process::say(report.level(), report);
         }
     }
 }

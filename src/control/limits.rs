@@ -68,6 +68,15 @@ pub(super) const NAMES_SHOWN_MAX: usize = 32;
 /// endpoint and core.
 pub(super) const TROUBLE_WATCH: Duration = Duration::from_secs(1);
 
+/// How often control reads what cores report about endpoints, and ends ejections.
+pub(super) const HEALTH_WATCH: Duration = Duration::from_millis(100);
+
+/// Over which time shares of good answers are taken (Envoy `interval` 10 s).
+pub(super) const SUCCESS_RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// The longest ejection, if the first is not longer (Envoy `max_ejection_time` 300 s).
+pub(super) const EJECTION_MAX: Duration = Duration::from_secs(300);
+
 /// How long control waits before it sends a command again to a core whose mailbox was full.
 pub(super) const MAILBOX_RETRY: Duration = Duration::from_millis(5);
 

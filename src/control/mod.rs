@@ -21,6 +21,7 @@ mod endpoint_watch;
 mod error_files;
 mod fetch;
 mod handover;
+pub mod health;
 mod inherited_sockets;
 mod ip_lists;
 mod issuer_keys;
@@ -71,6 +72,7 @@ use admin::Admin;
 use certificates::Certificates;
 use demo::DemoEndpoints;
 use endpoint_overrides::EndpointOverrides;
+use health::Health;
 use ip_lists::WatchedIpLists;
 use issuer_keys::IssuerKeys;
 use key_files::KeyFiles;
@@ -225,6 +227,7 @@ struct State {
     policies: policy::Registry,
     issuer_keys: IssuerKeys,
     key_files: KeyFiles,
+    health: Health,
 }
 
 /// Outcomes of reloads.

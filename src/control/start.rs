@@ -11,6 +11,7 @@ use super::certificates::Certificates;
 use super::demo::DemoEndpoints;
 use super::discovery::Resolver;
 use super::endpoint_overrides::EndpointOverrides;
+use super::health::Health;
 use super::inherited_sockets::InheritedSockets;
 use super::ip_lists::WatchedIpLists;
 use super::issuer_keys::{self, IssuerKeys};
@@ -117,6 +118,7 @@ pub(super) async fn start(
         policies,
         issuer_keys,
         key_files,
+        health: Health::default(),
     };
     let control = Rc::new(Control {
         source,
@@ -172,6 +174,7 @@ impl Control {
         tokio::task::spawn_local(self.clone().watch_certificates());
         tokio::task::spawn_local(self.clone().watch_ip_lists());
         tokio::task::spawn_local(self.clone().watch_endpoints());
+        tokio::task::spawn_local(self.clone().watch_health());
         tokio::task::spawn_local(self.clone().watch_keys());
     }
 }

@@ -219,6 +219,11 @@ impl<'a, N: Net> Attempts<'a, N> {
         let mut up = lease.begin(self.plan.limits, head);
         let relayed = self.relay(&mut up, exchange).await;
         let endpoint = self.hedged.take().unwrap_or(endpoint);
+        if relayed.is_ok() {
+            let status = status_of(exchange, &up.head, &up.block);
+            let eject = self.plan.eject.as_ref();
+            self.upstream.record_answer(&endpoint, eject, status);
+        }
         match relayed {
             Ok(Relayed::Answered) => {
                 self.bind(&mut up, &endpoint, exchange);
@@ -296,6 +301,8 @@ impl<'a, N: Net> Attempts<'a, N> {
         if let (Side::Upstream, Some(endpoint)) = (fault.side, self.endpoint(record)) {
             endpoint.count_failure(fault.reason, record.errno);
             endpoint.observe_failure(exchange.core.net.now());
+            let eject = self.plan.eject.as_ref();
+            self.upstream.record_fault(endpoint, eject, fault);
         }
     }
 

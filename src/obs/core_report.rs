@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
+use weir_config::FailureKind;
 
 use super::limits::REPORTS_MAX;
 use super::{CoreObs, LogLevel, Obs};
@@ -31,6 +32,45 @@ pub enum CoreReport {
     },
     /// The circuit breaker of an upstream has opened.
     CircuitOpened { upstream: Arc<str> },
+    /// A core has stopped using an endpoint, because its last attempts have failed. Control decides for all cores.
+    EndpointFailing {
+        upstream: Arc<str>,
+        endpoint: Arc<str>,
+        /// The last of the failures.
+        cause: EjectionCause,
+    },
+    /// An endpoint that comes back from an ejection has given a good answer.
+    EndpointAnswers {
+        upstream: Arc<str>,
+        endpoint: Arc<str>,
+    },
+    /// An attempt has failed. Control may check the endpoint before its time.
+    EndpointSuspect {
+        upstream: Arc<str>,
+        endpoint: Arc<str>,
+    },
+}
+
+/// Why an endpoint is ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EjectionCause {
+    /// Attempts have failed.
+    Fault(FailureKind),
+    /// The endpoint has answered with this status.
+    Status(u16),
+    /// Too few of its answers are good.
+    SuccessRate,
+}
+
+impl fmt::Display for EjectionCause {
+    /// The word for it in metrics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(kind) => f.write_str(kind.word()),
+            Self::Status(status) => status.fmt(f),
+            Self::SuccessRate => f.write_str("success_rate"),
+        }
+    }
 }
 
 impl CoreReport {
@@ -39,7 +79,10 @@ impl CoreReport {
     pub fn level(&self) -> LogLevel {
         match self {
             Self::ListenFailed { .. } => LogLevel::Error,
-            Self::EndpointTlsFailed { .. } | Self::CircuitOpened { .. } => LogLevel::Warn,
+            Self::EndpointTlsFailed { .. }
+            | Self::CircuitOpened { .. }
+            | Self::EndpointFailing { .. } => LogLevel::Warn,
+            Self::EndpointAnswers { .. } | Self::EndpointSuspect { .. } => LogLevel::Info,
         }
     }
 }
@@ -61,6 +104,23 @@ impl fmt::Display for CoreReport {
                     "the circuit of upstream {upstream} has opened: too many requests failed"
                 )
             }
+            Self::EndpointFailing {
+                upstream,
+                endpoint,
+                cause,
+            } => write!(
+                f,
+                "endpoint {endpoint} of upstream {upstream} fails: {cause}"
+            ),
+            Self::EndpointAnswers { upstream, endpoint } => {
+                write!(
+                    f,
+                    "endpoint {endpoint} of upstream {upstream} answers again"
+                )
+            }
+            Self::EndpointSuspect { upstream, endpoint } => {
+                write!(f, "endpoint {endpoint} of upstream {upstream} may fail")
+            }
         }
     }
 }
@@ -68,6 +128,12 @@ impl fmt::Display for CoreReport {
 /// The reports of all cores that control has not read.
 #[derive(Clone, Debug)]
 pub(super) struct ReportQueue(Arc<ArrayQueue<CoreReport>>);
+
+impl ReportQueue {
+    pub(super) fn pop(&self) -> Option<CoreReport> {
+        self.0.pop()
+    }
+}
 
 impl Default for ReportQueue {
     fn default() -> Self {

@@ -331,6 +331,9 @@ pub(super) struct EndpointCounts {
     pub(super) reused: Counter,
     /// Failed connects.
     pub(super) failed: Counter,
+    /// Good and bad outcomes, if the upstream ejects by their share.
+    pub(super) good: Counter,
+    pub(super) bad: Counter,
     /// Exchanges that the endpoint answered without a failure.
     pub(super) answered: Counter,
     /// Failed attempts.
@@ -374,5 +377,5 @@ zero! {
     ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2, relays }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
     UpstreamCounts { exchanges, reasons, grpc, http2_errors; retries, hedges, hedges_won, queued_us, queue_entered, queue_left, connect, first_byte }
-    EndpointCounts { exchanges, reasons; opened, closed, reused, failed, answered, failures, last_cause, first_byte }
+    EndpointCounts { exchanges, reasons; opened, closed, reused, failed, good, bad, answered, failures, last_cause, first_byte }
 }

@@ -139,6 +139,31 @@ impl Obs {
     }
 }
 
+impl Obs {
+    /// Good and bad outcomes of each endpoint of an upstream since the start, over all cores.
+    #[must_use]
+    pub fn outcomes(&self, upstream: &str) -> HashMap<Arc<str>, (u64, u64)> {
+        let mut sums: HashMap<Arc<str>, (u64, u64)> = HashMap::new();
+        for core in &self.cores {
+            let counters = core.plan_counters().clone();
+            let Some(id) = counters.names.upstreams.find(upstream) else {
+                continue;
+            };
+            let Some(named) = counters.names.endpoints.get(id as usize) else {
+                continue;
+            };
+            for (at, endpoint) in named.unique() {
+                if let Some(counts) = counters.endpoint(UpstreamId(id), at) {
+                    let sum = sums.entry(endpoint.clone()).or_default();
+                    sum.0 += counts.good.get();
+                    sum.1 += counts.bad.get();
+                }
+            }
+        }
+        sums
+    }
+}
+
 impl EndpointHistory {
     /// The history of an endpoint seen for the first time. All its counts are recent.
     fn of(counts: &[Option<&EndpointCounts>], look: u64) -> Self {

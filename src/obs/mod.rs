@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
 pub use access_log::{AccessLog, LineStyle};
-pub use core_report::CoreReport;
+pub use core_report::{CoreReport, EjectionCause};
 pub use endpoint_troubles::EndpointTroubles;
 pub use event::{ExchangeEvent, Http2Tally};
 
@@ -89,6 +89,12 @@ impl CoreObs {
     pub fn detached(plan: &Plan, endpoints: &EndpointSets) -> Self {
         let names = Arc::new(PlanNames::of(plan, endpoints, None));
         Self::with(&names, Arc::default(), ReportQueue::default(), 1).0
+    }
+
+    /// Reads what the core reports, in place of control.
+    pub fn report_reader(&self) -> impl Fn() -> Option<CoreReport> + use<> {
+        let reports = self.shared.reports.clone();
+        move || reports.pop()
     }
 
     fn with(
@@ -375,6 +381,14 @@ impl CoreObs {
                 .last_cause
                 .set(FailureCause::new(reason, errno).to_bits());
             counts.failures.add(1);
+        }
+    }
+
+    /// Counts the outcome of an attempt at an endpoint that may be ejected by its share of good ones.
+    pub fn attempt_judged(&self, upstream: UpstreamId, endpoint: u32, is_good: bool) {
+        if let Some(counts) = self.plan_counters.endpoint(upstream, endpoint) {
+            let counter = if is_good { &counts.good } else { &counts.bad };
+            counter.add(1);
         }
     }
 

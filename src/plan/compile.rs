@@ -298,6 +298,7 @@ fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> Upstre
         balance: upstream.balance.clone(),
         slow_start: upstream.slow_start,
         panic_percent: upstream.panic_percent,
+        eject: upstream.eject,
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,

@@ -298,6 +298,8 @@ pub struct UpstreamPlan {
     pub slow_start: Option<Duration>,
     /// The share of healthy endpoints, in percent, below which health is ignored; 0 never ignores it.
     pub panic_percent: u32,
+    /// Which failures of requests take an endpoint out of use for a time.
+    pub eject: Option<weir_config::Eject>,
     /// Unused connections that each core keeps to each endpoint.
     pub idle_per_core_max: u32,
     /// Connections to each endpoint, over all cores.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::core_upstreams::CoreUpstreams;
 use super::endpoint_slot::EndpointSlot;
 use super::idle_pool::{IdlePool, PooledConnection};
+use super::outcomes::Outcomes;
 use super::peak_latency::PeakLatency;
 use super::request_queue::RequestQueue;
 use super::tried_endpoints::TriedEndpoints;
@@ -58,6 +59,8 @@ pub struct Endpoint<N: Net> {
     pub(super) healthy_since: Cell<Option<Instant>>,
     /// Until when this core uses it no more, because of failures that control has not judged yet.
     pub(super) local_ejection: Cell<Option<Instant>>,
+    /// What the last attempts on this core say.
+    pub(super) outcomes: Outcomes,
     /// The packed status that this core has read last.
     pub(super) status_word: Cell<u32>,
     /// How many connections may be idle on this core.
@@ -124,6 +127,7 @@ impl<N: Net> Endpoint<N> {
             is_healthy: Cell::new(true),
             healthy_since: Cell::new(None),
             local_ejection: Cell::new(None),
+            outcomes: Outcomes::default(),
             status_word: Cell::new(0),
             idle_max: Cell::new(0),
             idle_timeout: Cell::new(Duration::ZERO),

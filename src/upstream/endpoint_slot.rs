@@ -165,6 +165,13 @@ impl<N: Net> EndpointSlot<N> {
         obs.attempt_failed(upstream, endpoint, reason, errno);
     }
 
+    /// Counts the outcome of an attempt.
+    pub(super) fn count_outcome(&self, is_good: bool) {
+        let (upstream, endpoint) = self.ids.get();
+        let obs = self.core.obs.borrow();
+        obs.attempt_judged(upstream, endpoint, is_good);
+    }
+
     /// Grants free slots to queued requests, for as long as one of them is on this core.
     pub(super) fn grant_free(&self) {
         for _ in 0..self.count.upstream.waiting() {

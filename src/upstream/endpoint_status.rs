@@ -49,6 +49,7 @@ impl EndpointStatus {
     }
 
     /// Unpacks a status.
+    #[inline]
     pub(super) fn unpack(word: u32) -> Self {
         Self {
             health: match word & HEALTH {

@@ -20,6 +20,7 @@ mod idle_pool;
 mod in_flight;
 mod latency;
 mod leased_connection;
+mod outcomes;
 mod overload_guard;
 mod peak_latency;
 mod refresh;
@@ -87,6 +88,8 @@ pub struct Upstream<N: Net> {
     usable: RefCell<UsableEndpoints>,
     slow_start: Option<Duration>,
     panic_percent: u32,
+    /// Control checks the endpoints.
+    is_checked: bool,
     seed: u64,
     /// The statuses that it has read, as the registry counts them.
     status_epoch: Cell<u64>,
@@ -181,6 +184,7 @@ impl<N: Net> Upstream<N> {
             usable: RefCell::default(),
             slow_start: plan.slow_start,
             panic_percent: plan.panic_percent,
+            is_checked: false,
             seed,
             status_epoch: Cell::new(0),
             refresh_at: Cell::new(None),

@@ -90,6 +90,9 @@ impl<N: Net> Endpoint<N> {
         let word = self.slot.count.status_word();
         let is_new = self.status_word.replace(word) != word;
         let is_over = self.local_ejection.get().is_some_and(|end| end <= now);
+        if is_new {
+            self.outcomes.reset();
+        }
         if is_new || is_over {
             self.local_ejection.set(None);
         }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use weir::io::sim::{self, Sim, World};
-use weir::obs::CoreObs;
+use weir::obs::{CoreObs, CoreReport};
 use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::policy::Registry;
 use weir::serving::{
@@ -53,10 +53,14 @@ pub fn check(count: u64, test: impl Fn(&World)) {
     });
 }
 
+/// Takes a report of one core.
+type ReportReader = Box<dyn Fn() -> Option<CoreReport>>;
+
 /// Running cores and their mailboxes.
 pub struct Rig<'a> {
     pub world: &'a World,
     pub ledger: Ledger,
+    readers: Vec<ReportReader>,
     mailboxes: Vec<MailboxSender<Sim>>,
     plan: RefCell<Arc<Plan>>,
     endpoints: RefCell<Arc<EndpointSets>>,
@@ -94,16 +98,19 @@ impl<'a> Rig<'a> {
             .map(|n| Mailbox::new(&world.core(n)).unwrap())
             .unzip();
         let shared = SharedState::new(mailboxes.clone());
+        let mut readers: Vec<ReportReader> = Vec::new();
         for (mailbox, n) in boxes.into_iter().zip(first..) {
             let sockets = plan.listeners.iter().zip(0..).map(|(listener, id)| {
                 let socket = world.listen(&listener.address);
                 (ListenerId(id), socket)
             });
+            let obs = CoreObs::detached(&plan, &endpoints);
+            readers.push(Box::new(obs.report_reader()));
             let start = CoreStart {
                 index: (n - first) as usize,
                 plan: plan.clone(),
                 endpoints: endpoints.clone(),
-                obs: CoreObs::detached(&plan, &endpoints),
+                obs,
                 shared: shared.clone(),
                 seed: world.seed() ^ u64::from(n),
                 sockets: sockets.collect(),
@@ -114,6 +121,7 @@ impl<'a> Rig<'a> {
         Self {
             world,
             ledger: Ledger::default(),
+            readers,
             mailboxes,
             plan: RefCell::new(plan),
             endpoints: RefCell::new(endpoints),
@@ -194,6 +202,12 @@ impl<'a> Rig<'a> {
         let (upstream, endpoint) = (upstream.into(), endpoint.into());
         self.upstreams.set_status(&upstream, &endpoint, status);
         self.mailboxes.iter().for_each(MailboxSender::ring);
+    }
+
+    /// Takes all that cores have reported.
+    pub fn reports(&self) -> Vec<CoreReport> {
+        let all = self.readers.iter();
+        all.flat_map(|read| std::iter::from_fn(read)).collect()
     }
 
     /// Fills every core's mailbox with commands that change nothing.

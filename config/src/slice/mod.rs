@@ -7,6 +7,7 @@ pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod cores;
 pub(crate) mod dns;
+pub(crate) mod eject;
 pub(crate) mod endpoint;
 pub(crate) mod hedge;
 pub(crate) mod http2;

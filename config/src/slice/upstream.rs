@@ -13,6 +13,7 @@ use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::slice::balance::{Balance, BalanceText};
 use crate::slice::breaker::{Breaker, BreakerPatch};
+use crate::slice::eject::{Eject, RawEject};
 use crate::slice::endpoint::source::{EndpointSource, ServerEntry, ServerEntryKind, split_entries};
 use crate::slice::endpoint::{Endpoint, EndpointAddress, check_endpoints};
 use crate::slice::listener::Listener;
@@ -39,6 +40,8 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// The share of usable endpoints, in percent, below which Weir uses all of them.
     pub panic_percent: u32,
+    /// Which failures of requests take an endpoint out of use for a time; `None`: none do.
+    pub eject: Option<Eject>,
     /// Limits of its connections.
     pub pool: Pool,
     /// How Weir speaks to its `https://` endpoints.
@@ -70,6 +73,7 @@ impl Upstream {
             balance: BALANCE.value,
             slow_start: SLOW_START.value,
             panic_percent: PANIC.value,
+            eject: Some(Eject::default()),
             pool: Pool::default(),
             tls: UpstreamTls::default(),
             host: None,
@@ -177,6 +181,9 @@ table! {
         /// When less than this share of the endpoints is usable, Weir uses all of them, because the few that are left could
         /// not carry the load. `"0%"` never does.
         preset(PANIC) panic: u32 = "panic" as PercentText;
+        /// Which failures of requests take an endpoint out of use for a time. Set `"off"` for endpoints whose errors say
+        /// nothing about the next request.
+        optional eject: Option<RawEject> = "eject" as OrOff<RawEject>;
         /// Limits of the connections to the endpoints.
         optional pool: PoolPatch = "pool" as PoolPatch;
         /// TLS to those endpoints that begin with `https://`.
@@ -214,6 +221,7 @@ impl From<Vec<Spanned<ServerEntry>>> for RawUpstream {
             balance: BALANCE.value,
             slow_start: SLOW_START.value,
             panic: PANIC.value,
+            eject: None,
             pool: None,
             tls: None,
             host: None,
@@ -303,6 +311,10 @@ impl RawUpstream {
             balance: self.balance,
             slow_start: self.slow_start,
             panic_percent: self.panic,
+            eject: match self.eject {
+                Some(written) => written.map(RawEject::build),
+                None => Some(Eject::default()),
+            },
             pool: Pool::default().patched(&pool),
             timeouts,
             retries: self.retries.unwrap_or_default(),

@@ -21,6 +21,19 @@ pub enum FailureKind {
     Invalid,
 }
 
+impl FailureKind {
+    /// The word that a file has for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 const KINDS: [(&str, FailureKind); 4] = [
     ("connect", FailureKind::Connect),
     ("reset", FailureKind::Reset),

@@ -97,6 +97,7 @@ pool       over all cores, at most 1024 connections to each endpoint and 1024 wa
 retries    at most 1, after about 25ms; at most 20% of the requests of the last 10s, but always 3
 retried    GET, HEAD, OPTIONS, PUT, DELETE, after connect,reset,invalid,503
 failover   if Weir cannot connect, it tries the next endpoint, at most 3 connections in all
+ejection   after 5 failures in a row on a core, for 30s and longer each time; at most 50% of the endpoints
 body       of any size, at least 240B/s
 "
     );

@@ -258,6 +258,7 @@ fn the_reference_names_every_metric_and_field() {
         include_str!("../../control/admin_pages.rs"),
         include_str!("../../control/discovery/page.rs"),
         include_str!("../../control/endpoint_metrics.rs"),
+        include_str!("../../control/health/mod.rs"),
         include_str!("../../control/ip_lists.rs"),
         include_str!("../../control/issuer_keys.rs"),
         include_str!("../../control/certificates.rs")

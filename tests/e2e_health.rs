@@ -1,0 +1,152 @@
+//! Which endpoints failed requests and checks take out of use, and how they come back.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // What fails here fails the test.
+
+mod e2e;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use e2e::*;
+
+/// An endpoint whose status can be changed while it runs. 0 closes the connection without an answer.
+struct Switched {
+    endpoint: Endpoint,
+    status: Arc<AtomicU16>,
+}
+
+impl Switched {
+    fn new(status: u16) -> Self {
+        let status = Arc::new(AtomicU16::new(status));
+        let shared = status.clone();
+        let endpoint = Endpoint::answering(move |_| match shared.load(Ordering::SeqCst) {
+            0 => "no HTTP\r\n\r\n".to_owned(),
+            status => format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 2\r\n\r\nok"),
+        });
+        Self { endpoint, status }
+    }
+
+    fn set(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// How many requests for this path it has seen.
+    fn count(&self, path: &str) -> usize {
+        let target = path;
+        let requests = self.endpoint.requests();
+        let is_for = |request: &&Message| request.target() == target;
+        requests.iter().filter(is_for).count()
+    }
+}
+
+/// A Weir of one core that routes everything to these endpoints, with these keys of the upstream.
+fn weir_with(keys: &str, endpoints: &[&Switched]) -> Weir {
+    Weir::start(&config_with(keys, endpoints))
+}
+
+fn config_with(keys: &str, endpoints: &[&Switched]) -> String {
+    let servers: Vec<_> = endpoints
+        .iter()
+        .map(|each| format!("\"{}\"", each.endpoint.name))
+        .collect();
+    format!(
+        "[upstream.up]\nbalance = \"round_robin\"\nservers = [{}]\n{keys}\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        servers.join(", ")
+    )
+}
+
+#[test]
+fn five_failures_eject_an_endpoint() {
+    let (bad, good) = (Switched::new(503), Switched::new(200));
+    let weir = weir_with("retries = \"off\"", &[&bad, &good]);
+    let failed = (0..40)
+        .filter(|_| weir.ask(get("/")).status() == 503)
+        .count();
+    assert_eq!((failed, bad.count("/")), (5, 5));
+    weir.wait_for("is ejected for 30 s: it answers 503");
+    let labels = format!("upstream=\"up\",endpoint=\"{}\"", bad.endpoint.name);
+    assert_eq!(
+        weir.metric(&format!("weir_endpoint_ejected{{{labels}}}")),
+        1.0
+    );
+    let total = format!("weir_endpoint_ejections_total{{{labels},cause=\"503\"}}");
+    assert_eq!(weir.metric(&total), 1.0);
+}
+
+#[test]
+fn errors_that_are_not_listed_and_good_answers_end_a_row() {
+    let (one, two) = (Switched::new(500), Switched::new(500));
+    let weir = weir_with("", &[&one, &two]);
+    (0..40).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 500));
+    assert_eq!(one.count("/") + two.count("/"), 40);
+    assert!(one.count("/") >= 19 && two.count("/") >= 19);
+    for _ in 0..6 {
+        one.set(503);
+        (0..8).for_each(|_| drop(weir.ask(post("/", ""))));
+        one.set(200);
+        (0..4).for_each(|_| drop(weir.ask(post("/", ""))));
+    }
+    assert!(one.count("/") > 50, "{}", one.count("/"));
+}
+
+#[test]
+fn an_endpoint_on_trial_is_back_after_a_good_answer_and_out_after_a_bad_one() {
+    let (bad, good) = (Switched::new(0), Switched::new(200));
+    let weir = weir_with(
+        "eject = { failures = 2, duration = \"300ms\" }",
+        &[&bad, &good],
+    );
+    let name = format!(
+        "weir_endpoint_ejections_total{{upstream=\"up\",endpoint=\"{}\",cause=\"invalid\"}}",
+        bad.endpoint.name
+    );
+    let ask_until = |what: &str, count: f64| {
+        eventually(what, || {
+            assert_eq!(weir.ask(get("/")).status(), 200, "a retry saves it");
+            (weir.metric(&name) >= count).then_some(())
+        });
+    };
+    ask_until("the ejection", 1.0);
+    weir.wait_for("is ejected for 0.3 s: requests fail (invalid)");
+    weir.wait_for("is tried again after its ejection");
+    ask_until("the second ejection", 2.0);
+    weir.wait_for("is ejected for 0.6 s");
+    bad.set(200);
+    weir.wait_for("is tried again after its ejection");
+    let before = bad.count("/");
+    eventually("an answer on trial", || {
+        drop(weir.ask(get("/")));
+        (bad.count("/") > before).then_some(())
+    });
+    weir.wait_for("answers and is in use again");
+    let before = bad.count("/");
+    (0..20).for_each(|_| drop(weir.ask(get("/"))));
+    assert!(bad.count("/") >= before + 9);
+}
+
+#[test]
+fn the_last_endpoint_stays() {
+    let (one, two) = (Switched::new(503), Switched::new(503));
+    let weir = weir_with("panic = \"0%\"", &[&one, &two]);
+    (0..60).for_each(|_| assert_eq!(weir.ask(get("/")).field("Content-Length"), Some("2")));
+    let off = weir_with("eject = \"off\"", &[&one, &two]);
+    (0..20).for_each(|_| assert_eq!(off.ask(get("/")).status(), 503));
+}
+
+#[test]
+fn a_low_share_of_good_answers_ejects() {
+    let (bad, good) = (Switched::new(200), Switched::new(200));
+    let keys = "retries = \"off\"\neject = { failures = 100, success_rate = \"80%\" }";
+    let weir = weir_with(keys, &[&bad, &good]);
+    let mut asked = 0u32;
+    eventually("the ejection", || {
+        for _ in 0..50 {
+            bad.set(if asked % 4 < 2 { 503 } else { 200 });
+            asked += 1;
+            drop(weir.ask(get("/")));
+        }
+        let labels = format!("upstream=\"up\",endpoint=\"{}\"", bad.endpoint.name);
+        let name = format!("weir_endpoint_ejections_total{{{labels},cause=\"success_rate\"}}");
+        (weir.metric(&name) >= 1.0).then_some(())
+    });
+    weir.wait_for("too few of its answers are good");
+}
