@@ -120,9 +120,7 @@ fn failing_endpoints_go_and_come_back_whatever_gets_lost() {
         for phase in 0..7u64 {
             let down: HashSet<usize> = match phase % 2 {
                 0 => HashSet::new(),
-                _ => (0..1 + rng.below(2))
-                    .map(|_| rng.below(4) as usize)
-                    .collect(),
+                _ => (0..1 + rng.below(2)).map(|_| rng.below(4)).collect(),
             };
             for (at, address) in ENDPOINTS.iter().enumerate() {
                 match (down.contains(&at), &mut running[at]) {

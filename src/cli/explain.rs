@@ -545,6 +545,20 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             "failover   if Weir cannot connect, it tries the next endpoint, at most {max} connections in all"
         ),
     };
+    write_protection(out, upstream);
+    let most = route.body_bytes_max.map_or_else(
+        || "of any size".to_owned(),
+        |max| format!("at most {}", show_size(max)),
+    );
+    let least = match times.body_rate_bytes_min {
+        0 => "at any rate".to_owned(),
+        rate => format!("at least {}/s", show_size(rate)),
+    };
+    let _ = writeln!(out, "body       {most}, {least}");
+}
+
+/// What protects the upstream and its clients when endpoints fail.
+fn write_protection(out: &mut String, upstream: &UpstreamPlan) {
     if let Some(breaker) = &upstream.breaker {
         let most = breaker.requests_max.map_or(String::new(), |max| {
             format!("at most {max} requests at once; ")
@@ -573,15 +587,6 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             eject.max_percent,
         );
     }
-    let most = route.body_bytes_max.map_or_else(
-        || "of any size".to_owned(),
-        |max| format!("at most {}", show_size(max)),
-    );
-    let least = match times.body_rate_bytes_min {
-        0 => "at any rate".to_owned(),
-        rate => format!("at least {}/s", show_size(rate)),
-    };
-    let _ = writeln!(out, "body       {most}, {least}");
 }
 
 /// An absolute URL, taken apart.

@@ -1,6 +1,7 @@
 //! Starts the process: sockets, user, logs, cores, in that order.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,14 +53,11 @@ pub(super) async fn start(
         ready,
     } = options;
     let (config, mut key_files) = (loaded.config, loaded.key_files);
-    let (mut plan, mut endpoints) = (loaded.plan, loaded.endpoints);
-    (plan.epoch, endpoints.epoch) = (1, 1);
-    // Of a demo, the endpoints would end.
-    let program = demo.is_none().then(upgrade::own_program).flatten();
+    let (mut plan, endpoints) = first_epoch(loaded.plan, loaded.endpoints);
+    let program = program(demo.as_ref());
     let mut signals = Signals::new()?;
     let manager = ServiceManager::from_environment();
-    let open_files = system::raise_open_files();
-    system::raise_locked_memory();
+    let open_files = raise_limits();
     let choice = cpus::choose(&config.cores)?;
     let cores = choice.cpus.len();
     let policies = connect_policies(&mut plan, cores);
@@ -73,9 +71,7 @@ pub(super) async fn start(
     } = StartSockets::bind(&config, &plan, cores, predecessor.as_mut())?;
     become_user(&config, &bound, admin.as_ref())?;
     let issuer_keys = first_keys(&mut key_files, &policies, &plan).await;
-    if let Some(file) = &config.pid_file {
-        pid_file::check(&file.path, predecessor.as_ref().map(|old| old.pid))?;
-    }
+    check_pid_file(&config, predecessor.as_ref())?;
     let access_log = access_log::open(config.access_log.clone()).await?;
     let (obs, sides) = Obs::start(cores, (&plan, &endpoints), access_log)
         .map_err(|error| format!("cannot start the log thread: {error}"))?;
@@ -89,8 +85,7 @@ pub(super) async fn start(
         upstreams: Arc::new(UpstreamRegistry::new(cores)),
     };
     let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
-    demo.map_or(Ok(()), DemoEndpoints::serve)
-        .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))?;
+    serve_demo(demo)?;
     let started = Started {
         addresses: bound.addresses,
         cores: cores.count(),
@@ -149,6 +144,36 @@ pub(super) async fn start(
     let outcome = control.clone().obey_signals(&mut signals).await;
     control.finish();
     outcome
+}
+
+/// The program that an upgrade starts. `None` for a demo, because its endpoints would end.
+fn program(demo: Option<&DemoEndpoints>) -> Option<PathBuf> {
+    demo.is_none().then(upgrade::own_program).flatten()
+}
+
+/// Raises the limits of the process. Returns what the log says about open files.
+fn raise_limits() -> String {
+    let open_files = system::raise_open_files();
+    system::raise_locked_memory();
+    open_files
+}
+
+fn first_epoch(mut plan: Plan, mut endpoints: EndpointSets) -> (Plan, EndpointSets) {
+    (plan.epoch, endpoints.epoch) = (1, 1);
+    (plan, endpoints)
+}
+
+fn serve_demo(demo: Option<DemoEndpoints>) -> Result<(), String> {
+    demo.map_or(Ok(()), DemoEndpoints::serve)
+        .map_err(|error| format!("cannot serve the demo's endpoints: {error}"))
+}
+
+/// Checks that the pid file can be written.
+fn check_pid_file(config: &Config, predecessor: Option<&Predecessor>) -> Result<(), String> {
+    let file = config.pid_file.as_ref();
+    file.map_or(Ok(()), |file| {
+        pid_file::check(&file.path, predecessor.map(|old| old.pid)).map(|_| ())
+    })
 }
 
 /// Makes what all cores share for policies.

@@ -51,7 +51,8 @@ impl RouteSplit {
         let marker = Marker::new(format!("weir split {}", route.name).as_bytes());
         let share = |&(index, weight): &(usize, u32)| {
             let upstream = config.upstreams.get(index).zip(u32::try_from(index).ok());
-            let (upstream, id) = upstream.ok_or(format!("there is no upstream number {index}"))?;
+            let (upstream, id) =
+                upstream.ok_or_else(|| format!("there is no upstream number {index}"))?;
             let alone = weir_config::Route {
                 target: weir_config::Target::Upstream { index },
                 ..route.clone()

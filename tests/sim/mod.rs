@@ -207,7 +207,7 @@ impl<'a> Rig<'a> {
     /// Takes all that cores have reported.
     pub fn reports(&self) -> Vec<CoreReport> {
         let all = self.readers.iter();
-        all.flat_map(|read| std::iter::from_fn(read)).collect()
+        all.flat_map(std::iter::from_fn).collect()
     }
 
     /// Fills every core's mailbox with commands that change nothing.

@@ -206,7 +206,7 @@ mod tests {
         );
         assert!(!ejections.answer("a", s(2)), "it is not on trial");
         assert!(ejections.end_due(s(29)).is_empty());
-        assert_eq!(ejections.end_due(s(30)), [a.clone()]);
+        assert_eq!(ejections.end_due(s(30)), std::slice::from_ref(&a));
         assert!(ejections.is_on_trial("a") && !ejections.is_ejected("a"));
         assert!(ejections.answer("a", s(31)));
         assert!(!ejections.is_on_trial("a") && !ejections.answer("a", s(32)));
