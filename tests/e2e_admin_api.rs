@@ -367,7 +367,10 @@ fn endpoints_are_added_drained_weighted_and_removed() {
     let (_, explained) = call(&weir, "POST", "/api/explain", &asked);
     let text = explained["text"].as_str().unwrap();
     assert!(
-        text.contains(&format!("endpoint {}, maintenance\n", a.name)),
+        text.contains(&format!(
+            "endpoint {}, maintenance, gets no requests\n",
+            a.name
+        )),
         "{text}"
     );
     assert!(

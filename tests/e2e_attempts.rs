@@ -213,7 +213,7 @@ fn retries_leave_an_endpoint_alone_that_asks_for_it() {
     let (one, two) = (&asked.name, &answered.name);
     let weir = Weir::start(&format!(
         "cores = 1\nretries = {{ {FREE}, count = 5 }}\n[upstream.up]\nbalance = \"round_robin\"\n\
-         servers = [{{ address = \"{one}\", weight = 1 }}, {{ address = \"{two}\", weight = 20 }}]\n\
+         eject = \"off\"\nservers = [{{ address = \"{one}\", weight = 1 }}, {{ address = \"{two}\", weight = 20 }}]\n\
          [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     ));
     while asked.requests().is_empty() {

@@ -434,7 +434,7 @@ fn a_named_upstream_gets_the_clients_host_and_may_have_several_servers() {
     let app = Endpoint::answering(|_| ok("app"));
     let servers = auths.each_ref().map(|auth| &auth.name);
     let weir = Weir::start(&format!(
-        "[upstream.auth]\nservers = {servers:?}\n{}forward_auth = \"auth\"\n",
+        "[upstream.auth]\nservers = {servers:?}\nbalance = \"round_robin\"\n{}forward_auth = \"auth\"\n",
         route_to(&[&app])
     ));
     for _ in 0..4 {

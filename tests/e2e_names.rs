@@ -20,7 +20,7 @@ fn hosts(dir: &Path, names: &[&str]) {
 fn routes(upstreams: &[(&str, &[String])]) -> String {
     let upstream = |(name, servers): &(&str, &[String])| {
         format!(
-            "[upstream.{name}]\nservers = {servers:?}\n[[route]]\nmatch = \"/{name}\"\nto = \"{name}\"\n"
+            "[upstream.{name}]\nservers = {servers:?}\nbalance = \"round_robin\"\n[[route]]\nmatch = \"/{name}\"\nto = \"{name}\"\n"
         )
     };
     upstreams.iter().map(upstream).collect()

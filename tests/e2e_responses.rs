@@ -367,7 +367,8 @@ fn a_malformed_answer_is_502_and_its_connection_is_dropped() {
         let (endpoint, weir) = answering(answer);
         let mut client = weir.connect();
         for number in 1..3 {
-            client.send(get("/"));
+            // A POST, because Weir sends a GET again.
+            client.send(post("/", ""));
             let response = client.response();
             assert_eq!(response.status(), 502, "{answer:?}");
             assert!(

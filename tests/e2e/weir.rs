@@ -348,11 +348,12 @@ pub fn free_address(ip: &str) -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// An upstream of these endpoints, none of which is ejected, and a route that takes everything.
+/// An upstream of these endpoints, which take turns and are never ejected, and a route that takes everything.
 pub fn route_to(endpoints: &[&Endpoint]) -> String {
     let servers: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.name).collect();
     format!(
-        "[upstream.up]\nservers = {servers:?}\neject = \"off\"\n[[route]]\nmatch = \"/*\"\nto = \"up\"\n"
+        "[upstream.up]\nservers = {servers:?}\nbalance = \"round_robin\"\neject = \"off\"\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n"
     )
 }
 

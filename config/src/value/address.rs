@@ -118,8 +118,9 @@ pub(crate) fn unix_path(path: &str) -> Result<PathBuf, Problem> {
     } else if path.ends_with('/') {
         Problem::new("the path of a Unix socket has no file name")
             .help("write \"unix:/run/weir.sock\"")
-    } else if path.contains('\0') {
-        Problem::new("a path cannot contain a NUL")
+    } else if path.contains(char::is_control) {
+        // Paths stand in lines of the log.
+        Problem::new("the path of a Unix socket cannot contain control characters")
     } else if path.len() > UNIX_PATH_BYTES_MAX {
         Problem::new(format!(
             "the path of a Unix socket has {} bytes, the most is {UNIX_PATH_BYTES_MAX}",

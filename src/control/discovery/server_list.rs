@@ -161,8 +161,9 @@ mod tests {
         assert_eq!(read(lines).unwrap(), wanted);
         assert_eq!(read("[::1]:80\n").unwrap(), ["[::1]:80 1 0"]);
         assert_eq!(read("[\"[::1]:80\"]").unwrap(), ["[::1]:80 1 0"]);
-        let escaped = r#"["unix:/run/\"\\\u0009x"]"#;
-        assert_eq!(read(escaped).unwrap(), ["unix:/run/\"\\\tx 1 0"]);
+        let escaped = r#"["unix:/run/\"\\\u0020x"]"#;
+        assert_eq!(read(escaped).unwrap(), ["unix:/run/\"\\ x 1 0"]);
+        assert!(read(r#"["unix:/run/a\u000ab"]"#).is_err());
     }
 
     #[test]
