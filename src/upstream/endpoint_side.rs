@@ -29,6 +29,7 @@ enum EndpointTransport<N: Net> {
 
 impl<N: Net> EndpointSide<N> {
     /// Uses an HTTP/1.1 connection for one request.
+    #[inline]
     pub fn http1(
         mut leased: Box<LeasedConnection<N>>,
         is_reused: bool,

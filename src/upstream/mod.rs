@@ -269,7 +269,7 @@ impl<N: Net> Upstream<N> {
         let view = PickView {
             upstream: self,
             tried,
-            all: !self.has_untried(tried),
+            all: !tried.is_empty() && !self.has_untried(tried),
             need,
         };
         loop {

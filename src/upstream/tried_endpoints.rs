@@ -31,6 +31,12 @@ impl TriedEndpoints {
         self.retried_at.is_some_and(|now| now < until)
     }
 
+    /// Whether no endpoint was tried yet.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Whether the endpoint was tried.
     #[inline]
     pub(super) fn has(&self, endpoint: u32) -> bool {

@@ -87,7 +87,8 @@ impl DatagramSockets {
             bytes: bytes.to_vec(),
         };
         let at = env.now + delay;
-        env.events.push(at, KernelEvent::Datagram(datagram));
+        env.events
+            .push(at, KernelEvent::Datagram(Box::new(datagram)));
         Ok(())
     }
 

@@ -76,8 +76,8 @@ pub(super) enum KernelEvent {
     Syn(OpId, u32),
     /// A connect or accept completes.
     Complete(OpId),
-    /// A datagram arrives.
-    Datagram(DatagramInTransit),
+    /// A datagram arrives. In a box, because all other events are small and are moved often.
+    Datagram(Box<DatagramInTransit>),
 }
 
 /// The time of an event, and a random number that orders events of the same time.
@@ -205,7 +205,7 @@ impl Kernel {
             KernelEvent::Reset(id, side) => self.conn(id, |conn, env| conn.on_reset(env, side)),
             KernelEvent::Syn(op, tries) => self.on_syn(op, tries),
             KernelEvent::Complete(op) => self.on_complete(op),
-            KernelEvent::Datagram(datagram) => self.datagrams.deliver(&mut self.env, datagram),
+            KernelEvent::Datagram(datagram) => self.datagrams.deliver(&mut self.env, *datagram),
         }
     }
 
