@@ -18,6 +18,7 @@ use crate::slice::listener_target::{ListenerTarget, TCP_IDLE};
 use crate::slice::request_match::Match;
 use crate::slice::retries::Retries;
 use crate::slice::route::{Route, Target};
+use crate::slice::sticky::Sticky;
 use crate::slice::test_block::Test;
 use crate::slice::timeouts::Timeouts;
 use crate::slice::trusted_proxies::{FORWARDED_HEADER, ForwardedHeader, TrustedPeer};
@@ -194,6 +195,15 @@ impl Config {
                 ErrorContent::File { file, .. } => Some(file),
                 ErrorContent::Body { .. } | ErrorContent::Redirect(_) => None,
             })
+    }
+
+    /// The files with keys that mark endpoints in cookies.
+    pub fn sticky_key_files(&self) -> impl Iterator<Item = &NamedFile> {
+        let sticky = self
+            .upstreams
+            .iter()
+            .filter_map(|each| each.sticky.as_ref());
+        sticky.filter_map(Sticky::key_file)
     }
 
     /// The files that sources of endpoints name: lists, and tokens for Consul.

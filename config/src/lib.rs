@@ -84,6 +84,7 @@ pub use slice::retry_methods::{RetryMethod, RetryMethods};
 pub use slice::rewrite::Rewrite;
 pub use slice::route::{EncodedSlash, Route, Target};
 pub use slice::split::Split;
+pub use slice::sticky::{LearnedCookie, SameSite, Sticky, StickyCookie};
 pub use slice::test_block::Test;
 pub use slice::timeouts::{Timeouts, TimeoutsPatch};
 pub use slice::trusted_proxies::{ForwardedHeader, TrustedPeer};

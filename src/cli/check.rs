@@ -101,12 +101,14 @@ fn summary(loaded: &LoadedConfig, names: NameLookup<'_>) -> String {
 }
 
 /// The files that the configuration names and this machine does not have, by what they hold.
-fn missing_files(loaded: &LoadedConfig) -> [(&'static str, &'static str, BTreeSet<&Path>); 4] {
+fn missing_files(loaded: &LoadedConfig) -> [(&'static str, &'static str, BTreeSet<&Path>); 5] {
     let certificates = loaded.tls.files.iter();
     let certificates = certificates.filter(|(_, stamp)| stamp.is_none());
     let keys = named_key_files(&loaded.config).map(|file| file.path.as_path());
     let lists = loaded.config.ip_lists().map(|file| file.path.as_path());
     let pages = loaded.config.error_files().map(|file| file.path.as_path());
+    let marks = loaded.config.sticky_key_files();
+    let marks = marks.map(|file| file.path.as_path());
     let absent = |path: &&Path| !path.exists();
     [
         (
@@ -115,6 +117,11 @@ fn missing_files(loaded: &LoadedConfig) -> [(&'static str, &'static str, BTreeSe
             certificates.map(|(path, _)| path.as_path()).collect(),
         ),
         ("missing file", "token keys", keys.filter(absent).collect()),
+        (
+            "missing file",
+            "`sticky` keys",
+            marks.filter(absent).collect(),
+        ),
         ("missing list", "networks", lists.filter(absent).collect()),
         ("missing page", "`errors`", pages.filter(absent).collect()),
     ]

@@ -434,6 +434,9 @@ fn write_endpoints(out: &mut String, upstream: &UpstreamPlan, set: Option<&Endpo
     if set.endpoints.len() > 1 {
         let _ = writeln!(out, "  balance  {}", upstream.balance);
     }
+    if let Some(sticky) = &upstream.sticky {
+        let _ = writeln!(out, "  sticky   {}", sticky.kind);
+    }
     // A file says nothing about health.
     let surveyed = survey(upstream, set, |_| EndpointStatus::default());
     for (endpoint, found) in set.endpoints.iter().zip(surveyed) {

@@ -187,5 +187,10 @@ pub(super) const CONSUL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a file with Consul's token.
 pub(super) const CONSUL_TOKEN_BYTES_MAX: u64 = 4096;
 
+/// Bytes of a file with the key that marks endpoints in cookies. HMAC-SHA-256 takes 32 bytes as they are, and hashes longer
+/// keys (RFC 2104).
+pub(super) const STICKY_KEY_BYTES_MIN: usize = 32;
+pub(super) const STICKY_KEY_BYTES_MAX: u64 = 4096;
+
 /// How long the lookup of one name may take with all its queries.
 pub(super) const LOOKUP_PATIENCE: Duration = Duration::from_secs(30);

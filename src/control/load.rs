@@ -11,7 +11,7 @@ use super::admin_token::AdminToken;
 use super::discovery::{FoundEndpoints, Resolver};
 use super::ip_lists::{IpLists, MissingLists};
 use super::key_files::KeyFiles;
-use super::{count, cpus, error_files, preflight, system, user_access};
+use super::{count, cpus, error_files, preflight, sticky_keys, system, user_access};
 use crate::files;
 use crate::io::Address;
 use crate::obs::process;
@@ -115,7 +115,12 @@ pub fn load(
     if machine != MachineCheck::Skip {
         let files = loaded.tls.files.iter().map(|(path, _)| path.as_path());
         let pages = loaded.config.error_files().map(|file| file.path.as_path());
-        let files = files.chain(loaded.ip_lists.paths()).chain(pages);
+        let marks = loaded.config.sticky_key_files();
+        let marks = marks.map(|file| file.path.as_path());
+        let files = files
+            .chain(loaded.ip_lists.paths())
+            .chain(pages)
+            .chain(marks);
         let own = match source {
             Source::File(path) => Some(path.as_path()),
             Source::Given(_) => None,
@@ -209,6 +214,11 @@ fn compile(
     };
     let is_elsewhere = missing == MissingLists::Skip;
     let error_files = error_files::read(&config, &name(source), is_elsewhere).map_err(LoadError)?;
+    let sticky_keys = match files {
+        Files::All(_) | Files::Here => sticky_keys::read(&config, &name(source), is_elsewhere),
+        Files::None => Ok(Default::default()),
+    };
+    let sticky_keys = sticky_keys.map_err(LoadError)?;
     let ip_lists = IpLists::read(&config, &name(source), missing).map_err(LoadError)?;
     let (endpoints, found) = match names {
         NameLookup::Resolve(resolver) => {
@@ -224,6 +234,7 @@ fn compile(
         (Ok(mut plan), Ok(endpoints)) => {
             plan.equip(&tls);
             plan.take_error_files(&error_files);
+            plan.take_sticky_keys(&sticky_keys);
             ip_lists.give_to(&plan);
             // A start fits the plan again, to the cores it starts. This is for `weir check` and `weir explain`.
             system::fit(&mut plan, &endpoints, &config, cores(&config));

@@ -41,6 +41,7 @@ mod service_manager;
 mod shared_pages;
 mod signals;
 mod start;
+mod sticky_keys;
 mod system;
 mod upgrade;
 mod user_access;

@@ -178,6 +178,7 @@ fn named_files(config: &Config) -> impl Iterator<Item = &NamedFile> {
         .chain(upstreams)
         .flatten()
         .chain(named_key_files(config))
+        .chain(config.sticky_key_files())
 }
 
 impl UserNeed {

@@ -23,7 +23,7 @@ use crate::plan::{RetryPlan, RoutePlan, Timeouts, UpstreamId, UpstreamPlan, is_g
 use crate::policy::errors::ErrorPage;
 use crate::upstream::{
     ConnectFailure, ConnectionNeed, ConnectionOffer, Connector, Endpoint, EndpointLease,
-    EndpointSide, RequestInFlight, TriedEndpoints, Upstream, Waiter,
+    EndpointSide, RequestInFlight, StickySession, TriedEndpoints, Upstream, Waiter,
 };
 
 /// The verdict on an answer, from its head.
@@ -69,6 +69,8 @@ pub(super) struct Attempts<'a, N: Net> {
     pub(super) tried: TriedEndpoints,
     /// The hash of the request's key, if the balancer wants one.
     pub(super) key: Option<u64>,
+    /// The client's session; `None` unless the upstream is sticky.
+    pub(super) session: Option<StickySession>,
     pub(super) replay: Replay,
     pub(super) failures: Failures,
     /// The current attempt uses an endpoint connection that serves this client's connection alone.
@@ -104,6 +106,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             upstream,
             tried: TriedEndpoints::default(),
             key: self.balance_key(plan, route),
+            session: self.sticky_session(upstream),
             replay: Replay::default(),
             failures: Failures::default(),
             is_bound: false,
@@ -194,6 +197,8 @@ impl<'a, N: Net> Attempts<'a, N> {
                 Err(AttemptFailure { fault, was_stale }) => {
                     if !was_stale {
                         self.count_failure(exchange, fault);
+                    } else if let Some(session) = &mut self.session {
+                        session.stay();
                     }
                     let may_repeat = self.may_repeat(exchange);
                     let retry = self.retry();
@@ -395,7 +400,8 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
     }
 
-    /// Takes the offer of an endpoint: one with a connection that serves this client alone, else the next in turn.
+    /// Takes the offer of an endpoint: one with a connection that serves this client alone, else the endpoint that the
+    /// client belongs to, else the next in turn.
     fn take_offer(
         &mut self,
         cx: &mut Context<'_>,
@@ -405,7 +411,12 @@ impl<'a, N: Net> Attempts<'a, N> {
         let bindings = exchange.buffers.bindings.as_deref();
         let own = bindings.and_then(|own| self.upstream.take_bound(cx, own, need.must_recheck));
         self.is_bound = own.is_some();
-        own.or_else(|| self.upstream.take_offer(cx, &self.tried, self.key, need))
+        let sticky = || {
+            let session = self.session.as_mut()?;
+            self.upstream.take_sticky(cx, session, &self.tried, need)
+        };
+        own.or_else(sticky)
+            .or_else(|| self.upstream.take_offer(cx, &self.tried, self.key, need))
     }
 
     /// Sends the request's head and moves both bodies.
@@ -451,6 +462,9 @@ impl<'a, N: Net> Attempts<'a, N> {
                 .to_upstream
                 .edits
                 .set_authority(host.as_bytes());
+        }
+        if self.session.is_some() {
+            exchange.hide_mark(self.upstream);
         }
     }
 

@@ -27,7 +27,7 @@ impl<N: Net> Exchange<'_, N> {
     }
 
     #[cold]
-    fn read_key(&mut self, key: &HashKey, route: Option<&RoutePlan>) -> Option<u64> {
+    pub(super) fn read_key(&mut self, key: &HashKey, route: Option<&RoutePlan>) -> Option<u64> {
         let client = self.facts.client;
         self.with_request(|request| hash_of(key, request, client, route))
     }

@@ -18,6 +18,7 @@ mod filtering;
 mod grpc;
 mod guarded;
 mod hedging;
+mod learned_cookie;
 mod logged_fields;
 mod pace;
 mod pipeline;
@@ -28,6 +29,7 @@ mod request_edits;
 mod request_id;
 mod retry_after;
 mod split;
+mod sticky;
 
 use std::future::poll_fn;
 use std::rc::Rc;

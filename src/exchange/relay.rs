@@ -459,6 +459,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
         self.exchange.record.is_relayed = true;
         self.exchange.begin_answer();
         let up = &mut *self.up;
+        if let Some(session) = &self.attempts.session {
+            let head = (&mut up.head, &up.block[..]);
+            self.exchange
+                .settle_session(self.attempts.upstream, session, head);
+        }
         self.exchange.complete_answer(&mut up.head, &up.block, body)
     }
 

@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::Net;
-use crate::plan::RouteSplit;
+use crate::plan::{CookiePlan, RouteSplit};
 
 impl<'a, N: Net> Exchange<'a, N> {
     /// Sends the request to one of the upstreams that share the route.
@@ -24,18 +24,20 @@ impl<'a, N: Net> Exchange<'a, N> {
     }
 
     /// Lets every answer to this request set the cookie that keeps the client at the upstream.
-    fn set_split_cookie(&mut self, cookie: &str, mark: &[u8]) {
+    fn set_split_cookie(&mut self, cookie: &CookiePlan, mark: &[u8]) {
+        self.buffers.to_client.rewind(self.common_edits);
+        self.append_cookie(cookie, mark);
+        self.common_edits = self.buffers.to_client.mark();
+    }
+
+    /// Lets the answer set a cookie of Weir's.
+    pub(super) fn append_cookie(&mut self, cookie: &CookiePlan, value: &[u8]) {
         let secure: &[u8] = match self.facts.is_https {
             true => b"; Secure",
             false => b"",
         };
+        let (name, attributes) = (cookie.name.as_bytes(), cookie.attributes.as_bytes());
         let edits = &mut self.buffers.to_client;
-        edits.rewind(self.common_edits);
-        let attributes = b"; Path=/; HttpOnly; SameSite=Lax";
-        edits.append_pieces(
-            "Set-Cookie",
-            &[cookie.as_bytes(), b"=", mark, attributes, secure],
-        );
-        self.common_edits = edits.mark();
+        edits.append_pieces("Set-Cookie", &[name, b"=", value, attributes, secure]);
     }
 }

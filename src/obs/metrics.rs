@@ -9,7 +9,7 @@ use super::counters::{
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::metrics_page::{MetricKind, MetricsPage};
 use super::plan_counters::{NameTable, PlanCounters};
-use super::{http2, relays};
+use super::{http2, relays, sessions};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;
@@ -299,6 +299,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
         grpc(page, ("upstream", name), counts, |c| &c.grpc);
     }
     http2::upstreams(&all, page);
+    sessions::upstreams(&all, page);
     page.family(
         "weir_upstream_connect_seconds",
         MetricKind::Histogram,

@@ -23,6 +23,7 @@ mod plan_counters;
 pub mod process;
 mod redactor;
 mod relays;
+mod sessions;
 pub(crate) mod text;
 
 use std::cell::RefCell;
@@ -39,6 +40,7 @@ pub use crate::ids::RequestId;
 pub use process::LogLevel;
 pub use redactor::Redactor;
 pub use relays::{DatagramTally, DropCause};
+pub use sessions::SessionOutcome;
 pub use weir_config::LogFormat;
 
 use weir_proto_h2::Error as H2Error;
@@ -410,6 +412,13 @@ impl CoreObs {
     pub fn hedge_won(&self, upstream: UpstreamId) {
         if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.hedges_won.add(1);
+        }
+    }
+
+    /// Counts what has become of a client's session.
+    pub fn session_settled(&self, upstream: UpstreamId, outcome: SessionOutcome) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
+            counts.sessions[outcome as usize].add(1);
         }
     }
 

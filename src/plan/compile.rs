@@ -13,7 +13,7 @@ use weir_proto_h1::{Claim, Claims};
 use super::route_plan::compile_errors;
 use super::{
     Capacity, EndpointSets, Grants, ListenerPlan, ListenerTarget, LogFields, Plan, Problem,
-    RetryPlan, RoutePlan, RouteTarget, Timeouts, UpstreamId, UpstreamPlan,
+    RetryPlan, RoutePlan, RouteTarget, StickyPlan, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
@@ -296,6 +296,8 @@ fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> Upstre
     UpstreamPlan {
         name: upstream.name.as_str().into(),
         balance: upstream.balance.clone(),
+        sticky: (upstream.sticky.as_ref())
+            .map(|sticky| StickyPlan::compile(sticky, &upstream.name)),
         slow_start: upstream.slow_start,
         panic_percent: upstream.panic_percent,
         eject: upstream.eject,

@@ -10,6 +10,7 @@ mod balance_parameters;
 mod breaker_plan;
 mod capacity;
 mod compile;
+mod cookie;
 mod decision;
 mod dry_run;
 mod endpoints;
@@ -22,6 +23,7 @@ mod retry_plan;
 mod route_plan;
 mod screening;
 mod split;
+mod sticky;
 mod template;
 
 use std::fmt;
@@ -32,6 +34,7 @@ pub use crate::route::{KnownClaims, VerifiedClaims};
 pub use balance_parameters::BalanceParameters;
 pub use breaker_plan::BreakerPlan;
 pub use capacity::{Capacity, Grants};
+pub use cookie::CookiePlan;
 pub use decision::{
     Decision, DecisionBuffers, Explanation, REDIRECT_HTTPS_STATUS, Refusal, RequestHead,
 };
@@ -47,6 +50,7 @@ pub use retry_plan::RetryPlan;
 pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};
 pub use screening::{PeerFacts, ScreenedRequest, is_grpc, odd_names};
 pub use split::{RouteSplit, SplitShare};
+pub use sticky::{StickyKeys, StickyKind, StickyPlan};
 pub use template::{Redirect, Rewrite};
 
 use weir_config::{Code, ForwardedHeader, Position};
@@ -294,6 +298,8 @@ pub struct UpstreamPlan {
     pub name: Arc<str>,
     /// How it chooses an endpoint.
     pub balance: weir_config::Balance,
+    /// What keeps clients at their endpoints.
+    pub sticky: Option<StickyPlan>,
     /// How long an endpoint that becomes usable gets less than its share.
     pub slow_start: Option<Duration>,
     /// The share of healthy endpoints, in percent, below which health is ignored; 0 never ignores it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_config::Config;
 use weir_proto_h1::Head;
 
-use super::{RetryPlan, RoutePlan, RouteTarget, Timeouts, UpstreamId};
+use super::{CookiePlan, RetryPlan, RoutePlan, RouteTarget, Timeouts, UpstreamId};
 use crate::ids::RequestId;
 use crate::tls::{Mark, Marker};
 
@@ -17,7 +17,7 @@ pub struct RouteSplit {
     /// The sum of all weights, above 0.
     total: u64,
     /// The cookie that keeps a client at its upstream; `None` if each request is drawn anew.
-    pub cookie: Option<Box<str>>,
+    pub cookie: Option<CookiePlan>,
     /// The request field that names the upstream, in lower case.
     pub force: Option<Box<str>>,
 }
@@ -80,7 +80,8 @@ impl RouteSplit {
         if total == 0 {
             return Err("no upstream has a share".to_owned());
         }
-        let cookie = split.is_sticky.then(|| cookie_name(&marker));
+        let name = || CookiePlan::name("weir-split-", &marker);
+        let cookie = split.is_sticky.then(|| CookiePlan::of_session(name()));
         Ok(Self {
             shares,
             total,
@@ -105,7 +106,7 @@ impl RouteSplit {
     }
 
     fn remembered(&self, head: &Head, block: &[u8]) -> Option<&SplitShare> {
-        let mut values = head.cookies(self.cookie.as_ref()?.as_bytes(), block);
+        let mut values = head.cookies(self.cookie.as_ref()?.name.as_bytes(), block);
         values.find_map(|value| {
             let mut shares = self.shares.iter().filter(|share| share.weight > 0);
             shares.find(|share| share.mark == value)
@@ -136,13 +137,6 @@ impl RouteSplit {
             (whole, part) => format!("{whole}.{part:02} %"),
         }
     }
-}
-
-/// The cookie of a split follows from the route's name: the name itself may have characters that a cookie cannot.
-fn cookie_name(marker: &Marker) -> Box<str> {
-    let mark = marker.mark("cookie");
-    let digits = mark.iter().take(8).map(|digit| char::from(*digit));
-    "weir-split-".chars().chain(digits).collect()
 }
 
 /// Mixes the bits of a number (the finaliser of SplitMix64).
@@ -205,7 +199,7 @@ mod tests {
             "app = 95, canary = 0",
             "split = { sticky = \"cookie\", force = \"X-Upstream\" }",
         );
-        let cookie = split.cookie.as_deref().expect("a cookie");
+        let cookie = &*split.cookie.as_ref().expect("a cookie").name;
         let mark = |at: usize| String::from_utf8_lossy(&split.shares[at].mark).into_owned();
         let app = format!("Cookie: a=b; {cookie}={}\r\n", mark(0));
         let canary = format!("Cookie: {cookie}={}\r\n", mark(1));

@@ -9,27 +9,30 @@ impl<N: Net> Upstream<N> {
     /// The usable endpoint of a key, in proportion to the weights (weighted rendezvous hashing). When an endpoint comes
     /// or goes, only the keys of that endpoint move. Costs a few nanoseconds for each usable endpoint.
     pub fn pick_for_key(&self, key: u64) -> Option<(u32, &Rc<Endpoint<N>>)> {
+        self.pick_for_key_among(key, |_, _| true)
+    }
+
+    /// The same among those endpoints that may be used now.
+    pub(super) fn pick_for_key_among(
+        &self,
+        key: u64,
+        may: impl Fn(u32, &Endpoint<N>) -> bool,
+    ) -> Option<(u32, &Rc<Endpoint<N>>)> {
         let usable = self.usable.borrow();
         let scored = usable.endpoints.iter().filter_map(|each| {
             let endpoint = self.endpoints.get(each.index as usize)?;
-            let score = score(key, &endpoint.name, each.weight);
-            endpoint
-                .slot
-                .takes_requests
-                .get()
-                .then_some((score, each.index, endpoint))
+            let takes = endpoint.slot.takes_requests.get() && may(each.index, endpoint);
+            takes.then(|| (score(key, each.hash, each.weight), each.index, endpoint))
         });
         let best = scored.max_by(|(a, ..), (b, ..)| a.total_cmp(b));
         best.map(|(_, index, endpoint)| (index, endpoint))
     }
 }
 
-/// The score of an endpoint for a key: with -w / ln(u) of an even u in (0, 1), the highest score falls to each endpoint
-/// as often as its weight says.
-fn score(key: u64, name: &str, weight: u64) -> f64 {
-    let mixed = name
-        .bytes()
-        .fold(mix(key), |hash, byte| mix(hash ^ u64::from(byte)));
+/// The score of an endpoint, whose name has this hash, for a key: with -w / ln(u) of an even u in (0, 1), the highest
+/// score falls to each endpoint as often as its weight says.
+fn score(key: u64, name: u64, weight: u64) -> f64 {
+    let mixed = mix(mix(key) ^ name);
     let even = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -(weight as f64) / even.ln()
 }
@@ -45,11 +48,12 @@ pub(super) fn mix(mut word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::stable_hash;
 
     fn pick(key: u64, endpoints: &[(&str, u64)]) -> usize {
         let scores = endpoints
             .iter()
-            .map(|(name, weight)| score(key, name, *weight));
+            .map(|(name, weight)| score(key, stable_hash(name.as_bytes()), *weight));
         let best = scores.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
         best.map_or(0, |(at, _)| at)
     }

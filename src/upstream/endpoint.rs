@@ -55,6 +55,8 @@ pub struct Endpoint<N: Net> {
     pub(super) has_changed: Cell<bool>,
     /// Whether it was healthy when this core last looked.
     pub(super) is_healthy: Cell<bool>,
+    /// Whether clients whose session it has may still use it: it is healthy and not under maintenance.
+    pub(super) keeps_sessions: Cell<bool>,
     /// Since when it has been healthy; `None`: since it or the core began.
     pub(super) healthy_since: Cell<Option<Instant>>,
     /// Until when this core uses it no more, because of failures that control has not judged yet.
@@ -125,6 +127,7 @@ impl<N: Net> Endpoint<N> {
             published: Cell::new(0),
             has_changed: Cell::new(false),
             is_healthy: Cell::new(true),
+            keeps_sessions: Cell::new(true),
             healthy_since: Cell::new(None),
             local_ejection: Cell::new(None),
             outcomes: Outcomes::default(),

@@ -27,6 +27,7 @@ mod refresh;
 mod request_queue;
 mod retry_budget;
 mod shared_connection;
+mod sticky;
 mod stream_reservation;
 mod survey;
 mod tried_endpoints;
@@ -58,6 +59,7 @@ pub use overload_guard::{GuardedOutcome, GuardedRequest};
 pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;
+pub use sticky::{StickyEndpoints, StickySession};
 pub use stream_reservation::{ConnectingGuard, StreamReservation};
 pub use survey::{SurveyedEndpoint, survey};
 pub use tried_endpoints::TriedEndpoints;
@@ -81,6 +83,8 @@ pub struct Upstream<N: Net> {
     client: RefCell<Option<Rc<TlsClient>>>,
     /// This core's endpoints, in the order of `set`.
     pub endpoints: Vec<Rc<Endpoint<N>>>,
+    /// What keeps clients at their endpoints.
+    pub sticky: Option<Rc<StickyEndpoints>>,
     /// How it chooses an endpoint.
     balance: Balance,
     balancer: RefCell<Balancer>,
@@ -179,6 +183,7 @@ impl<N: Net> Upstream<N> {
             set: set.clone(),
             client: RefCell::new(client),
             endpoints,
+            sticky: (plan.sticky.as_ref()).map(|sticky| StickyEndpoints::new(sticky, set)),
             balance: plan.balance.clone(),
             balancer: RefCell::new(Balancer::new(&plan.balance, &[], seed)),
             usable: RefCell::default(),

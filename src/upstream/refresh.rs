@@ -51,6 +51,7 @@ impl<N: Net> Upstream<N> {
                     endpoint.healthy_since.set(Some(now));
                 }
                 endpoint.is_healthy.set(is_healthy);
+                endpoint.keeps_sessions.set(candidate.keeps_sessions());
                 candidate.usable_for = endpoint.healthy_since.get().map(|since| now.since(since));
                 candidate
             })

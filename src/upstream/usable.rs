@@ -97,6 +97,11 @@ impl Candidate<'_> {
         self.status.is_ejected.then_some(Unusable::Ejected)
     }
 
+    /// Whether clients whose session it has may still use it. A drained endpoint keeps them until they are done.
+    pub(super) fn keeps_sessions(&self) -> bool {
+        self.spec.state != EndpointState::Maintenance && self.status.is_healthy()
+    }
+
     /// Whether it may get requests in a panic: only the administrator's word counts.
     fn is_eligible(&self) -> bool {
         self.spec.weight > 0 && self.spec.state == EndpointState::Ready

@@ -558,3 +558,50 @@ fn paths_are_the_same_in_both_protocols() {
         });
     }
 }
+
+#[test]
+fn sessions_stick_in_every_pairing() {
+    for (down, up) in PAIRS {
+        run(async {
+            let server = async |name: &'static str| {
+                let handler = move |request: Request<Incoming>| async move {
+                    let sent = request.headers().get("cookie");
+                    let sent = sent.map_or("", |cookie| cookie.to_str().unwrap());
+                    let mut response = answer(format!("{name} got {sent}"));
+                    if request.uri().path() == "/login" {
+                        let set = HeaderValue::from_static("SID=own; Path=/");
+                        response.headers_mut().append("set-cookie", set);
+                    }
+                    response
+                };
+                Server::start(up, handler).await
+            };
+            let servers = [server("a").await, server("b").await];
+            let names = servers.each_ref().map(|server| server.name.clone());
+            for keys in ["sticky = \"cookie\"", "sticky = { learn = \"SID\" }"] {
+                let weir = Weir::start(&routed("", &names, keys));
+                let mut client = Client::connect(down, weir.address).await;
+                let first = request("GET", "/login").body(Body::empty()).unwrap();
+                let first = client.ask(first).await;
+                let home = first.text().chars().next().unwrap();
+                let set = first.headers.get_all("set-cookie").iter();
+                let set = set.map(|set| set.to_str().unwrap());
+                let cookies: Vec<_> = set.map(|set| set.split(';').next().unwrap()).collect();
+                for _ in 0..8 {
+                    // HTTP/2 clients may send a field for each cookie.
+                    let mut next = request("GET", "/").header("cookie", "a=b");
+                    for cookie in &cookies {
+                        next = next.header("cookie", *cookie);
+                    }
+                    let next = client.ask(next.body(Body::empty()).unwrap()).await;
+                    let text = next.text();
+                    assert!(
+                        text.starts_with(&format!("{home} got a=b")),
+                        "{down:?} to {up:?}: {text}"
+                    );
+                    assert!(!text.contains('~'), "{text}");
+                }
+            }
+        });
+    }
+}

@@ -150,7 +150,7 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 16] = [
+const PLANNED_KEYS: [&str; 15] = [
     "api_key",
     "api_keys",
     "cache",
@@ -164,7 +164,6 @@ const PLANNED_KEYS: [&str; 16] = [
     "oidc",
     "outlier_detection",
     "proxy_cache",
-    "sticky",
     "tcp",
     "udp",
 ];

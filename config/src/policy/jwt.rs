@@ -16,6 +16,7 @@ use crate::decode::shape::ForeignName;
 use crate::decode::table::{frame, table};
 use crate::text::problem::Problem;
 use crate::value::algorithm::JwtAlgorithm;
+use crate::value::cookie_name::CookieNameText;
 use crate::value::fetch_url::{FetchUrl, FetchUrlText};
 use crate::value::field::is_token;
 use crate::value::file_path::{NamedFile, NamedFileKind};
@@ -164,7 +165,7 @@ table! {
         /// The request field that has the token. The default is Authorization, behind `Bearer`.
         optional header: Spanned<String> = "header" as SpannedKind<TokenFieldText>;
         /// The cookie that has the token.
-        optional cookie: Spanned<String> = "cookie" as SpannedKind<CookieText>;
+        optional cookie: Spanned<String> = "cookie" as SpannedKind<CookieNameText>;
         /// The parameter of the query that has the token. Such tokens end up in logs and histories, so prefer a field.
         optional query: Spanned<String> = "query" as SpannedKind<QueryText>;
         /// Claims that a token must have, or the answer is 403. For `scope`, all values of a list must be granted; any
@@ -244,25 +245,6 @@ impl TextKind for TokenFieldText {
             return Err(problem.help("choose another one"));
         }
         Ok(name)
-    }
-}
-
-/// The name of a cookie.
-struct CookieText;
-
-impl TextKind for CookieText {
-    type Value = String;
-    const NOUN: &'static str = "the name of a cookie";
-    const PATTERN: Option<&'static str> = TokenFieldText::PATTERN;
-    const EXAMPLES: &'static [&'static str] = &["session"];
-
-    fn parse(text: &str) -> Result<String, Problem> {
-        match is_token(text) {
-            true => Ok(text.to_owned()),
-            false => Err(Problem::new(format!(
-                "`{text}` is not the name of a cookie"
-            ))),
-        }
     }
 }
 

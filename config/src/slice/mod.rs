@@ -28,6 +28,7 @@ pub(crate) mod route;
 pub(crate) mod route_conflicts;
 pub(crate) mod routes;
 pub(crate) mod split;
+pub(crate) mod sticky;
 pub(crate) mod test_block;
 pub(crate) mod timeouts;
 pub(crate) mod trusted_proxies;

@@ -6,7 +6,7 @@ use crate::decode::amounts::{DurationText, PercentText};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     BooleanKind, Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff,
-    SpannedKind,
+    ShortOrLong, SpannedKind,
 };
 use crate::decode::preset::{Preset, preset};
 use crate::decode::shape::ForeignName;
@@ -19,6 +19,7 @@ use crate::slice::endpoint::{Endpoint, EndpointAddress, check_endpoints};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
+use crate::slice::sticky::{RawSticky, Sticky, StickyText};
 use crate::slice::timeouts::{InUpstream, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
 use crate::text::diagnostic::{Code, Position};
@@ -36,6 +37,8 @@ pub struct Upstream {
     pub sources: Vec<EndpointSource>,
     /// How Weir chooses an endpoint.
     pub balance: Balance,
+    /// What keeps a client at the endpoint that it got first; `None`: nothing does.
+    pub sticky: Option<Sticky>,
     /// How long an endpoint that becomes usable gets less than its share; `None` gives it all at once.
     pub slow_start: Option<Duration>,
     /// The share of usable endpoints, in percent, below which Weir uses all of them.
@@ -71,6 +74,7 @@ impl Upstream {
             endpoints,
             sources: Vec::new(),
             balance: BALANCE.value,
+            sticky: None,
             slow_start: SLOW_START.value,
             panic_percent: PANIC.value,
             eject: Some(Eject::default()),
@@ -160,6 +164,16 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         "`balance`",
     ),
     (&["ssl"], "`tls`"),
+    (
+        &[
+            "session_affinity",
+            "affinity",
+            "persistence",
+            "cookie",
+            "stickiness",
+        ],
+        "`sticky`",
+    ),
     (&["host_header", "pass_host", "upstream_vhost"], "`host`"),
 ];
 
@@ -175,6 +189,10 @@ table! {
         /// room. `"ip_hash"` and `"hash(KEY)"` send requests with the same client address or key to the same endpoint; KEY is
         /// `header:NAME`, `cookie:NAME`, `query:NAME`, `param:NAME`, `path` or `ip`.
         preset(BALANCE) balance: Balance = "balance" as BalanceText;
+        /// Keeps a client at the endpoint that it got first: `"cookie"` by a cookie that Weir sets, `"header:NAME"` by the
+        /// value of a request field, `{ learn = "JSESSIONID" }` by a cookie of the application. Set it where an endpoint
+        /// has what another one lacks, such as sessions in its memory.
+        optional sticky: Sticky = "sticky" as ShortOrLong<StickyText, RawSticky>;
         /// How long an endpoint that becomes usable again, or is new, gets less than its share: it begins with a tenth, and
         /// its share grows evenly. Set it for endpoints that have to warm up.
         preset(SLOW_START) slow_start: Option<Duration> = "slow_start" as OrOff<DurationText>;
@@ -219,6 +237,7 @@ impl From<Vec<Spanned<ServerEntry>>> for RawUpstream {
                 .unwrap_or_default(),
             servers,
             balance: BALANCE.value,
+            sticky: None,
             slow_start: SLOW_START.value,
             panic: PANIC.value,
             eject: None,
@@ -309,6 +328,7 @@ impl RawUpstream {
             host: self.host,
             proxy_protocol: self.proxy_protocol,
             balance: self.balance,
+            sticky: self.sticky,
             slow_start: self.slow_start,
             panic_percent: self.panic,
             eject: match self.eject {

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod algorithm;
 pub(crate) mod authority;
 pub(crate) mod braces;
+pub(crate) mod cookie_name;
 pub(crate) mod failure_set;
 pub(crate) mod fetch_url;
 pub(crate) mod field;
