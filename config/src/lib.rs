@@ -64,7 +64,7 @@ pub use slice::cores::{Cores, Driver};
 pub use slice::dns::Dns;
 pub use slice::eject::{Eject, SuccessRate};
 pub use slice::endpoint::source::{ConsulService, EndpointSource, Scheme, SourceKind};
-pub use slice::endpoint::{Endpoint, EndpointAddress};
+pub use slice::endpoint::{Endpoint, EndpointAddress, is_of_one_machine};
 pub use slice::hedge::Hedge;
 pub use slice::http2::Http2;
 pub use slice::limits::{Limits, LimitsPatch};

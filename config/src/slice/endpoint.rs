@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -248,7 +248,7 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
         return if address.port() == 0 {
             Err(port_zero(authority))
         } else {
-            Ok(EndpointAddress::Ip(address))
+            of_one_machine(address)
         };
     }
     if authority.parse::<Ipv6Addr>().is_ok() {
@@ -258,7 +258,7 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
         );
     }
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, digits)) if !host.ends_with(':') => {
+        Some((host, digits)) if !host.ends_with(':') && !authority.ends_with(']') => {
             let port = digits.parse::<u16>().ok();
             let port = port.filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
             let port = port.ok_or_else(|| {
@@ -283,7 +283,7 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
     if let Ok(ip) = unbracketed.unwrap_or(host).parse::<IpAddr>()
         && unbracketed.is_some() == ip.is_ipv6()
     {
-        return Ok(EndpointAddress::Ip(SocketAddr::new(ip, port)));
+        return of_one_machine(SocketAddr::new(ip, port));
     }
     if !is_host_name(host) {
         return Err(Problem::new(format!("`{host}` is not a host"))
@@ -294,6 +294,36 @@ fn host_and_port(authority: &str, default_port: Option<u16>) -> Result<EndpointA
         host: host.to_ascii_lowercase(),
         port,
     })
+}
+
+/// The address in one spelling, `::ffff:10.0.0.1` as `10.0.0.1`.
+fn of_one_machine(address: SocketAddr) -> Result<EndpointAddress, Problem> {
+    let ip = address.ip().to_canonical();
+    if is_of_one_machine(ip) {
+        let mut address = address;
+        // Keeps the scope of a link-local address.
+        if address.ip() != ip {
+            address = SocketAddr::new(ip, address.port());
+        }
+        return Ok(EndpointAddress::Ip(address));
+    }
+    let problem = Problem::new(format!("`{ip}` is not the address of one machine"));
+    Err(match (ip, address.port()) {
+        (IpAddr::V4(ip), port) if ip.is_unspecified() => {
+            problem.help(format!("for this machine write \"127.0.0.1:{port}\""))
+        }
+        (IpAddr::V6(ip), port) if ip.is_unspecified() => {
+            problem.help(format!("for this machine write \"[::1]:{port}\""))
+        }
+        _ => problem.help("write the address of the server"),
+    })
+}
+
+/// Whether an endpoint can have the address: it is neither 0.0.0.0 or `::`, nor one of multicast or broadcast.
+#[must_use]
+pub fn is_of_one_machine(ip: IpAddr) -> bool {
+    let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
 }
 
 fn port_zero(authority: &str) -> Problem {

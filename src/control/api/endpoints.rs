@@ -101,13 +101,9 @@ pub(super) async fn add(
         overrides.add(&base, named, new.weight, lifetime);
         Ok(overrides)
     };
-    change(
-        call,
-        plan,
-        format!("added endpoint {}{}", names.shown(), kept(new.persist)),
-    )
-    .await?;
-    show_with(call.control, &names, StatusCode::CREATED)
+    let message = format!("added endpoint {}{}", names.shown(), kept(new.persist));
+    let answer = move |control: &Control| show_with(control, &names, StatusCode::CREATED);
+    change(call, plan, answer, message).await
 }
 
 /// Changes the state or the weight of an endpoint.
@@ -143,8 +139,8 @@ pub(super) async fn patch(
         overrides.patch(&base, named, (wanted, weight), lifetime(persist));
         Ok(overrides)
     };
-    change(call, plan, message).await?;
-    show(call.control, names)
+    let names = names.clone();
+    change(call, plan, move |control| show(control, &names), message).await
 }
 
 /// Removes an endpoint. Requests under way to it finish.
@@ -166,8 +162,7 @@ pub(super) async fn remove(call: &ApiCall<'_>, names: &Names, query: &str) -> Re
         overrides.remove(&base, (&asked.upstream, &address), lifetime(persist));
         Ok(overrides)
     };
-    change(call, plan, message).await?;
-    Ok(Reply::done())
+    change(call, plan, |_| Ok(Reply::done()), message).await
 }
 
 /// The number of the upstream, and the endpoint's name, that a path names.
@@ -209,12 +204,13 @@ fn kept(persist: bool) -> &'static str {
 }
 
 /// Changes the overrides as `plan` says once no other change is under way, and waits until all cores use the new
-/// endpoints. Logs `message`.
+/// endpoints. Logs `message`. `answer` is asked before the next change begins, so it shows what this one has made.
 async fn change(
     call: &ApiCall<'_>,
     plan: impl FnOnce(&State) -> Result<EndpointOverrides, Reply> + 'static,
+    answer: impl FnOnce(&Control) -> Result<Reply, Reply> + 'static,
     message: String,
-) -> Result<(), Reply> {
+) -> Result<Reply, Reply> {
     let (control, peer) = (call.control.clone(), call.peer);
     let changed = tokio::task::spawn_local(async move {
         let _turn = control.turn.lock().await;
@@ -227,7 +223,7 @@ async fn change(
         };
         control.use_endpoints(base, overrides).await;
         process::info(format_args!("admin API, {peer}: {message}"));
-        Ok(())
+        answer(&control)
     });
     changed.await.unwrap_or_else(|_| {
         let message = "the change has panicked, which is a bug of Weir's";

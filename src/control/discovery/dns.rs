@@ -11,7 +11,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{RData, RecordType};
-use weir_config::Dns;
+use weir_config::{Dns, is_of_one_machine};
 
 use super::hosts_file::HostsFile;
 use crate::control::limits;
@@ -182,7 +182,7 @@ fn merge(v4: FamilyAnswer, v6: FamilyAnswer, settings: &Dns) -> Result<FoundAddr
         ttl: settings.ttl_max,
         missing: None,
     };
-    let mut why = None;
+    let (mut why, mut refused) = (None, None);
     for (answer, family) in [(v4, AddressFamily::V4), (v6, AddressFamily::V6)] {
         match answer {
             Ok(lookup) => {
@@ -193,7 +193,10 @@ fn merge(v4: FamilyAnswer, v6: FamilyAnswer, settings: &Dns) -> Result<FoundAddr
                         RData::AAAA(address) => IpAddr::from(address.0),
                         _ => continue,
                     };
-                    if !found.addresses.contains(&address) {
+                    if !is_of_one_machine(address) {
+                        // Filtering DNS servers answer 0.0.0.0 for names that they block.
+                        refused = Some(address);
+                    } else if !found.addresses.contains(&address) {
                         found.addresses.push(address);
                     }
                 }
@@ -212,6 +215,11 @@ fn merge(v4: FamilyAnswer, v6: FamilyAnswer, settings: &Dns) -> Result<FoundAddr
     // Servers rotate records. A stable order keeps endpoints from changing with every answer.
     found.addresses.sort_unstable();
     match why {
+        _ if found.addresses.is_empty()
+            && let Some(address) = refused =>
+        {
+            Err(format!("DNS gives {address}, which no server can have"))
+        }
         Some(why) if found.addresses.is_empty() => Err(why),
         _ if found.addresses.is_empty() => Err("the name has no address".to_owned()),
         _ => Ok(found),
@@ -286,6 +294,14 @@ mod tests {
         assert_eq!((found.ttl, found.missing), (Duration::from_secs(5), None));
         let found = merge(none(), records(86_400, &["::1"]), &settings()).unwrap();
         assert_eq!((found.ttl, found.missing), (Duration::from_secs(60), None));
+    }
+
+    #[test]
+    fn addresses_that_no_server_can_have_are_left_out() {
+        let found = merge(records(30, &["0.0.0.0", "10.0.0.1"]), none(), &settings()).unwrap();
+        assert_eq!(found.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        let blocked = merge(records(30, &["0.0.0.0"]), records(30, &["::"]), &settings());
+        assert!(blocked.unwrap_err().ends_with("which no server can have"));
     }
 
     #[test]

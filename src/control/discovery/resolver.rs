@@ -434,7 +434,7 @@ fn failed(name: &str, why: &str, kept: usize) -> String {
     match kept {
         0 => format!("{name} gives no endpoints: {why}"),
         kept => format!(
-            "{name} gives no endpoints: {why}; the former {} stay",
+            "{name} gives no endpoints: {why}; it keeps {}",
             count(kept, "endpoint")
         ),
     }

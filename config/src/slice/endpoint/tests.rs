@@ -57,6 +57,31 @@ fn endpoints() {
     }
 }
 
+#[test]
+fn an_address_has_one_spelling_and_is_of_one_machine() {
+    let one = |text: &str| {
+        text.parse::<Endpoint>()
+            .map(|endpoint| endpoint.to_string())
+    };
+    assert_eq!(one("[::ffff:10.0.0.1]:80").unwrap(), "10.0.0.1:80");
+    assert_eq!(one("http://[::ffff:10.0.0.1]").unwrap(), "10.0.0.1:80");
+    assert_eq!(one("http://[2001:db8::1:2]").unwrap(), "[2001:db8::1:2]:80");
+    for text in [
+        "0.0.0.0:80",
+        "[::]:80",
+        "http://224.0.0.1",
+        "[ff02::1]:80",
+        "255.255.255.255:80",
+    ] {
+        let error = one(text).unwrap_err();
+        assert!(
+            error.message.contains("is not the address of one machine"),
+            "{text}: {}",
+            error.message
+        );
+    }
+}
+
 mod sources {
     use std::time::Duration;
 

@@ -90,7 +90,7 @@ fn a_source_that_fails_changes_nothing_and_is_counted() {
     assert_eq!(count(&resolver), 6);
     let version = resolver.version();
     let line = resolver.note_source("file:///x", failed("it has no endpoint"));
-    let wanted = "file:///x gives no endpoints: it has no endpoint; the former 3 endpoints stay";
+    let wanted = "file:///x gives no endpoints: it has no endpoint; it keeps 3 endpoints";
     assert_eq!(line, Some(LogLine::Warning(wanted.to_owned())));
     assert_eq!(resolver.note_source("file:///x", failed("again")), None);
     assert_eq!((count(&resolver), resolver.version()), (6, version));
