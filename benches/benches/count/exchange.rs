@@ -12,13 +12,13 @@ use std::task::{Context, Poll, ready};
 use weir::io::sim::{Faults, Peer, Sim, World, at};
 use weir::io::{Net, Rx, Tx};
 use weir::obs::CoreObs;
-use weir::plan::{ListenerId, Plan};
+use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::policy::Registry;
 use weir::serving::{self, CoreStart, Mailbox, SharedState};
 
 use crate::Case;
 use crate::http1::BROWSER;
-use crate::routing::{compile, endpoints};
+use crate::routing::{SERVER, compile, endpoints};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -88,8 +88,8 @@ const LIMIT: &str = "limit = \"10000000/s per ip, burst 7\"\n";
 /// Admits all, in batches.
 const LIMIT_BATCH: &str = "limit = \"10000000/s per ip\"\n";
 const CONCURRENCY: &str = "concurrency = \"100 per ip\"\n";
-const LISTENER: &str = "10.1.0.1:80";
-const ENDPOINT: &str = "10.2.0.1:8080";
+pub(crate) const LISTENER: &str = "10.1.0.1:80";
+pub(crate) const ENDPOINT: &str = SERVER;
 
 /// Bytes of a response body.
 const BODY_BYTES: usize = 1024;
@@ -138,7 +138,7 @@ async fn serve(mut peer: Peer<Sim>) {
 }
 
 /// The next bytes, or `None` when the connection has ended for any reason.
-async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
+pub(crate) async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
     peer.recv().await.ok().flatten()
 }
 
@@ -156,7 +156,12 @@ fn with_keys(keys: &str) -> Plan {
 
 /// Starts a core of Weir with this plan, whose upstreams are the usual ones.
 pub(crate) fn proxy_with(world: &World, plan: Plan) {
-    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints(ROUTES)));
+    start_core(world, plan, endpoints(SERVER, ROUTES));
+}
+
+/// Starts a core of Weir with this plan and these endpoints.
+pub(crate) fn start_core(world: &World, plan: Plan, endpoints: EndpointSets) {
+    let (plan, endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let net = world.core(0);
     let (sender, mailbox) = Mailbox::new(&net).expect("a doorbell");
     let start = CoreStart {
@@ -173,7 +178,7 @@ pub(crate) fn proxy_with(world: &World, plan: Plan) {
 }
 
 /// Starts a core that relays one connection.
-fn relay(world: &World) {
+pub(crate) fn relay(world: &World) {
     let (net, socket) = (world.core(0), world.listen(&at(LISTENER)));
     world.start(0, async move {
         let listener = net.listen(socket).expect("a listener");

@@ -120,7 +120,11 @@ impl FrameSource {
         Self::new(&[(PseudoField::Status, "200")], RESPONSE, END_HEADERS)
     }
 
-    fn new(pseudo: &'static [(PseudoField, &'static str)], fields: Fields, flags: u8) -> Self {
+    pub(crate) fn new(
+        pseudo: &'static [(PseudoField, &'static str)],
+        fields: Fields,
+        flags: u8,
+    ) -> Self {
         Self {
             encoder: Encoder::new(),
             pseudo,
@@ -134,7 +138,7 @@ impl FrameSource {
     /// Writes the first frames: the preface if this is a client, SETTINGS with the largest window,
     /// the same window for the connection, and an acknowledgement.
     pub(crate) fn first(&self, out: &mut Vec<u8>) {
-        if self.flags & END_STREAM != 0 {
+        if self.is_client() {
             out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         }
         out.extend_from_slice(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
@@ -142,8 +146,18 @@ impl FrameSource {
         out.extend_from_slice(b"\0\0\0\x04\x01\0\0\0\0");
     }
 
+    fn is_client(&self) -> bool {
+        let is_method = |(field, _): &(PseudoField, _)| matches!(field, PseudoField::Method);
+        self.pseudo.iter().any(is_method)
+    }
+
     /// Writes the next head.
     pub(crate) fn head(&mut self, out: &mut Vec<u8>) {
+        self.head_of(self.stream, out);
+    }
+
+    /// Writes the head of a stream.
+    pub(crate) fn head_of(&mut self, stream: u32, out: &mut Vec<u8>) {
         // Two rounds fill the table. From then on, the block stays the same.
         if self.stream < 6 {
             self.block.clear();
@@ -155,7 +169,7 @@ impl FrameSource {
                 self.put(FieldName::of(id, name.as_bytes()), value);
             }
         }
-        frame(out, HEADERS, self.flags, self.stream, &self.block);
+        frame(out, HEADERS, self.flags, stream, &self.block);
         self.stream += 2;
     }
 
@@ -167,9 +181,9 @@ impl FrameSource {
 }
 
 pub(crate) const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 
 pub(crate) fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);

@@ -9,6 +9,7 @@
 
 mod balance;
 mod exchange;
+mod grpc;
 mod hpack;
 mod http1;
 mod http2;
@@ -59,5 +60,6 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = http1::CASES.iter().chain(hpack::CASES).chain(http2::CASES);
     let cases = cases.chain(http2_client::CASES).chain(routing::CASES);
     let cases = cases.chain(plan::CASES).chain(exchange::CASES);
-    cases.chain(jwt::CASES).chain(balance::CASES)
+    let cases = cases.chain(grpc::CASES).chain(jwt::CASES);
+    cases.chain(balance::CASES)
 }

@@ -94,18 +94,28 @@ fn find_among(routes: &str, request: &str, times: u64) {
 
 /// Compiles a plan with these routes, one listener and the upstream `app`.
 pub(crate) fn compile(routes: &str) -> Plan {
-    let (config, _) = weir_config::parse("edge.toml", &file(routes)).expect("a good file");
+    compile_for(SERVER, routes)
+}
+
+/// Compiles these routes to one server.
+pub(crate) fn compile_for(server: &str, routes: &str) -> Plan {
+    let file = file(server, routes);
+    let (config, _) = weir_config::parse("edge.toml", &file).expect("a good file");
     Plan::compile(&config).expect("a good plan")
 }
 
 /// Compiles the endpoints of the plan with these routes.
-pub(crate) fn endpoints(routes: &str) -> EndpointSets {
-    let (config, _) = weir_config::parse("edge.toml", &file(routes)).expect("a good file");
+pub(crate) fn endpoints(server: &str, routes: &str) -> EndpointSets {
+    let file = file(server, routes);
+    let (config, _) = weir_config::parse("edge.toml", &file).expect("a good file");
     EndpointSets::compile(&config, &|_, _| Ok(Vec::new())).expect("good endpoints")
 }
 
-fn file(routes: &str) -> String {
-    format!("[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"10.2.0.1:8080\"]\n{routes}")
+/// The server of the routes, which speaks HTTP/1.1.
+pub(crate) const SERVER: &str = "10.2.0.1:8080";
+
+fn file(server: &str, routes: &str) -> String {
+    format!("[listen.\"10.1.0.1:80\"]\n[upstream]\napp = [\"{server}\"]\n{routes}")
 }
 
 pub(crate) fn head_of(block: &[u8]) -> Head {
