@@ -330,11 +330,14 @@ impl ValueWriter<'_> {
     // A backslash escapes quotes and backslashes.
     pub fn put_quoted(&mut self, text: &[u8]) {
         self.0.push(b'"');
-        for &byte in text {
-            if matches!(byte, b'"' | b'\\') {
-                self.0.push(b'\\');
+        for part in text.split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
+            match part.split_last() {
+                Some((mark @ (b'"' | b'\\'), rest)) => {
+                    push_value(self.0, rest);
+                    self.0.extend_from_slice(&[b'\\', *mark]);
+                }
+                _ => push_value(self.0, part),
             }
-            push_value(self.0, &[byte]);
         }
         self.0.push(b'"');
     }

@@ -221,12 +221,12 @@ async fn serve_requests<N: Net>(
 ) {
     let core = &server.core;
     core.share.renew();
-    let mut worker = Worker::default();
+    let worker = Worker::default();
     let mut request = HeadBuffer::default();
     loop {
         timer.set(Instant::NEVER);
         request.block = Chunk::default();
-        let next = poll_fn(|cx| mux.poll_request(cx, &mut worker));
+        let next = poll_fn(|cx| mux.poll_request(cx, &worker));
         let Some(pending) = next.await else {
             return;
         };

@@ -50,6 +50,10 @@ const COOKIE_BYTES_MIN: usize = 20;
 /// Longer values would replace too many others: an eighth of the table.
 const VALUE_BYTES_MAX: usize = TABLE_BYTES as usize / 8;
 
+/// Up to this length, a value that goes into no table is not Huffman-encoded. Such values are mostly numbers and digests,
+/// new in each message: the code saves a quarter of few bytes, and costs both sides more than the other fields do.
+const UNCODED_BYTES_MAX: usize = 64;
+
 impl Indexing {
     /// The policy for fields that a proxy passes on. Fields that most messages of a connection
     /// share are indexed; fields that may repeat are indexed when they do. Fields that differ from
@@ -351,7 +355,11 @@ impl Encoder {
             key.lower(&mut self.name);
             huffman::write(out, &self.name);
         }
-        huffman::write(out, value);
+        if pattern == WITHOUT_INDEXING && value.len() <= UNCODED_BYTES_MAX {
+            huffman::write_plain(out, value);
+        } else {
+            huffman::write(out, value);
+        }
     }
 
     /// The index of a name; 0 if no table has it.

@@ -375,6 +375,12 @@ pub(super) fn write(out: &mut Vec<u8>, text: &[u8]) {
             return encode(text, out);
         }
     }
+    write_plain(out, text);
+}
+
+/// Writes a string literal without the code.
+#[inline]
+pub(super) fn write_plain(out: &mut Vec<u8>, text: &[u8]) {
     integer::write(out, 0x00, 0x7f, text.len());
     out.extend_from_slice(text);
 }

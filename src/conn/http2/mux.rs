@@ -30,23 +30,36 @@ pub struct Mux<N: Net> {
 
 /// The state of a task that serves requests one after the other with [`Mux::poll_request`].
 #[derive(Default)]
-pub struct Worker {
-    /// Whether the task is on the list of idle workers.
-    is_listed: Rc<Cell<bool>>,
-    /// Whether the task has waited since its last request.
-    has_waited: bool,
+pub struct Worker(Rc<Cell<WorkerState>>);
+
+/// What a task that serves requests does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum WorkerState {
+    /// It serves a request, or was woken to take one.
+    #[default]
+    Busy,
+    /// It waits on the list of idle workers. Whatever else wakes it does not concern it.
+    Waits,
+    /// It should end.
+    Dismissed,
 }
 
 /// A task that waits for a request.
 pub(super) struct IdleWorker {
     task: Waker,
-    is_listed: Rc<Cell<bool>>,
+    worker: Rc<Cell<WorkerState>>,
 }
 
 impl IdleWorker {
-    /// Wakes a task that was taken off the list.
-    pub(super) fn wake(self) {
-        self.is_listed.set(false);
+    /// Wakes a task that was taken off the list, to take a request.
+    pub(super) fn call(self) {
+        self.worker.set(WorkerState::Busy);
+        self.task.wake();
+    }
+
+    /// Ends a task that was taken off the list.
+    pub(super) fn dismiss(self) {
+        self.worker.set(WorkerState::Dismissed);
         self.task.wake();
     }
 }
@@ -249,32 +262,25 @@ impl<N: Net> Mux<N> {
         self.state.borrow_mut().charge_memory(timer);
     }
 
-    /// Waits for a pending request. Returns `None` if the task should end: the connection is gone, enough other tasks
-    /// wait, or the task was woken without a request.
-    pub fn poll_request(
-        &self,
-        cx: &Context<'_>,
-        worker: &mut Worker,
-    ) -> Poll<Option<PendingRequest>> {
-        let mut state = self.state.borrow_mut();
-        let listed = &worker.is_listed;
-        if listed.replace(false) {
-            // Something other than a request woke this task, so the list must not offer it a request.
-            let other = |idle: &IdleWorker| !Rc::ptr_eq(&idle.is_listed, listed);
-            state.workers.retain(other);
+    /// Waits for a pending request. Returns `None` if the task should end: the connection is gone or rests, or enough
+    /// other tasks wait.
+    pub fn poll_request(&self, cx: &Context<'_>, worker: &Worker) -> Poll<Option<PendingRequest>> {
+        match worker.0.get() {
+            WorkerState::Busy => {}
+            WorkerState::Waits => return Poll::Pending,
+            WorkerState::Dismissed => return Poll::Ready(None),
         }
+        let mut state = self.state.borrow_mut();
         if let Some(request) = state.take_request() {
-            worker.has_waited = false;
             return Poll::Ready(Some(request));
         }
-        let enough = state.workers.len() >= H2_IDLE_WORKERS_MAX;
-        if mem::replace(&mut worker.has_waited, true) || state.is_gone || enough {
+        if state.is_gone || state.workers.len() >= H2_IDLE_WORKERS_MAX {
             return Poll::Ready(None);
         }
-        listed.set(true);
+        worker.0.set(WorkerState::Waits);
         state.workers.push(IdleWorker {
             task: cx.waker().clone(),
-            is_listed: listed.clone(),
+            worker: worker.0.clone(),
         });
         Poll::Pending
     }
@@ -325,6 +331,6 @@ impl<N: Net> Mux<N> {
         for slot in slots {
             state.streams.at_mut(slot).lose(loss);
         }
-        state.workers.drain(..).for_each(IdleWorker::wake);
+        state.workers.drain(..).for_each(IdleWorker::dismiss);
     }
 }

@@ -116,7 +116,7 @@ impl<N: Net> MuxState<N> {
         self.requests = VecDeque::new();
         mem::take(&mut self.workers)
             .into_iter()
-            .for_each(IdleWorker::wake);
+            .for_each(IdleWorker::dismiss);
     }
 
     /// Charges the connection's memory to `timer`. If the core chooses this connection to free memory, it ends with a
@@ -151,6 +151,13 @@ impl<N: Net> MuxState<N> {
     pub(super) fn drop_turn(&mut self, slot: u32) -> bool {
         let turn = self.streams.at_mut(slot).turn.take();
         turn.inspect(|&turn| self.turns.remove(turn)).is_some()
+    }
+
+    /// Whether a stream may frame its last piece without a turn: no other stream waits for one.
+    pub(super) fn may_frame_out_of_turn(&self, slot: u32) -> bool {
+        self.streams.at(slot).queued.len() <= 1
+            && self.turns.slots().all(|waits| waits == slot)
+            && self.out.queued() < H2_QUEUED_BYTES_HIGH
     }
 
     /// Parses received bytes. Returns the rest if the task's share is used up.
@@ -350,7 +357,7 @@ impl<N: Net> MuxState<N> {
         for _ in 0..left.min(most) {
             self.assigned += 1;
             match self.workers.pop() {
-                Some(worker) => worker.wake(),
+                Some(worker) => worker.call(),
                 None => self.workers_needed += 1,
             }
         }

@@ -113,8 +113,13 @@ impl<N: Net> StreamHandle<N> {
         if matches!(stream.end, MessageEnd::Done) || stream.loss.is_some() {
             return;
         }
+        // The task that ends the message need not be woken when its end is framed here.
+        let task = stream.task.take();
         if trailers.is_empty() {
             stream.end = MessageEnd::Data;
+            if state.may_frame_out_of_turn(self.slot) {
+                while state.frame_one(self.slot) {}
+            }
         } else {
             // Usually the windows have room for all queued data. Then the trailers need not be copied.
             let key = stream.key;
@@ -123,11 +128,17 @@ impl<N: Net> StreamHandle<N> {
             if stream.queued.is_empty() {
                 stream.end = MessageEnd::Done;
                 state.send_trailers(self.slot, key, trailers);
-                return;
+            } else {
+                stream.end = MessageEnd::Trailers(Box::new(trailers.clone()));
             }
-            stream.end = MessageEnd::Trailers(Box::new(trailers.clone()));
         }
-        state.give_turn(self.slot);
+        let stream = state.streams.at_mut(self.slot);
+        stream.task = task;
+        if matches!(stream.end, MessageEnd::Done) {
+            state.drop_turn(self.slot);
+        } else {
+            state.give_turn(self.slot);
+        }
         state.wake();
     }
 

@@ -185,10 +185,17 @@ fn permits_from_several_threads_never_exceed_their_limit() {
 /// where keys without a cell count: the key would have twice its limit.
 #[test]
 fn a_core_waits_for_one_that_stalls_while_it_writes_a_key() {
+    // On a busy machine the thread that stalls may lose its CPU for longer than a core waits. A core that does not wait
+    // fails each time.
+    let waited = (0..20).any(|_| matches!(update_beside_a_stalled_core(), Update::Changed { .. }));
+    assert!(waited);
+}
+
+fn update_beside_a_stalled_core() -> Update {
     let table = KeyTable::<16>::new(100);
     let begun = AtomicBool::new(false);
     let release = table.stall(key(1));
-    let update = thread::scope(|scope| {
+    thread::scope(|scope| {
         let other = scope.spawn(|| {
             begun.store(true, Ordering::Release);
             table.update(key(1), 1, |_| Some(held(1)))
@@ -202,6 +209,5 @@ fn a_core_waits_for_one_that_stalls_while_it_writes_a_key() {
         }
         release();
         other.join().unwrap()
-    });
-    assert!(matches!(update, Update::Changed { .. }), "{update:?}");
+    })
 }
