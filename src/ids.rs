@@ -35,6 +35,13 @@ impl RequestId {
         }
     }
 
+    /// An even number that follows from the id and a salt, so that draws with different salts are independent.
+    #[must_use]
+    pub const fn draw(self, salt: u64) -> u64 {
+        // The ids of a core count up, so their bits have to be mixed.
+        mix(self.0 ^ salt ^ mix(self.1 ^ salt))
+    }
+
     /// Writes this id's digits.
     pub fn write_hex(self, out: &mut [u8; 32]) {
         let (words, _) = out.as_chunks_mut::<8>();
@@ -43,6 +50,13 @@ impl RequestId {
             *word = hex_digits(half as u32);
         }
     }
+}
+
+/// Mixes the bits of a number (the finaliser of SplitMix64).
+const fn mix(mut number: u64) -> u64 {
+    number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 /// The hex digits of a number, computed in one word that holds two digits for each byte.

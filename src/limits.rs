@@ -136,6 +136,9 @@ pub const CALLS_MAX: usize = 10_000;
 /// Sub-requests that a core runs at once on its own, while no client waits. More are dropped and counted.
 pub const DETACHED_CALLS_MAX: usize = 1_000;
 
+/// Bytes of memory that a core's copies of request bodies (`mirror`) hold at once. Requests beyond it are not copied.
+pub const MIRRORED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The largest answer of an authorization server that clients get: login pages with their pictures inside fit.
 pub const AUTH_BODY_BYTES_MAX: usize = 256 * 1024;
 

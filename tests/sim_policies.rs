@@ -18,7 +18,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sim::auth::{AUTHS, passes, start_auths};
 use sim::client::{ClientRun, Outcome, ScriptedRequest, ask_all};
-use sim::endpoint::Behaviour;
+use sim::endpoint::{Behaviour, Ledger};
 use sim::exchange::Protocol;
 use sim::message::Framing;
 use sim::{Rig, check, http2};
@@ -28,6 +28,8 @@ use weir::plan::Plan;
 use weir::policy::jwt::{Key, KeySet};
 
 const FRONT: &str = "10.1.0.1:80";
+/// What gets copies of requests.
+const SHADOW: &str = "10.2.0.9:8080";
 const ENDPOINTS: [&str; 2] = ["10.2.0.1:8080", "10.2.0.2:8080"];
 const SECRET: &[u8] = b"a secret of thirty-two bytes or more";
 const PATHS: [&str; 4] = ["/a/x", "/b/x", "/c/x", "/none"];
@@ -44,7 +46,7 @@ struct Choice {
     listens: bool,
 }
 
-const CHOICES: [Choice; 10] = [
+const CHOICES: [Choice; 11] = [
     Choice {
         key: "ip",
         values: &["{ deny = \"10.9.0.0/24\" }", "{ allow = \"10.8.0.0/16\" }"],
@@ -120,6 +122,14 @@ const CHOICES: [Choice; 10] = [
         ],
         listens: false,
     },
+    Choice {
+        key: "mirror",
+        values: &[
+            "\"shadow\"",
+            "{ to = \"shadow\", share = \"50%\", body = \"8KiB\", timeout = \"2s\" }",
+        ],
+        listens: false,
+    },
 ];
 
 /// What a route demands of a request.
@@ -189,7 +199,8 @@ impl RandomPlan {
         let mut text = format!(
             "{top}[timeouts]\nfirst_byte = \"5s\"\nbody_stall = \"5s\"\n\
              [listen.\"{FRONT}\"]\n{listen}\
-             [upstream]\napp = [\"{scheme}{}\", \"{scheme}{}\"]\nauth = [\"{}\", \"{}\"]\n",
+             [upstream]\napp = [\"{scheme}{}\", \"{scheme}{}\"]\nauth = [\"{}\", \"{}\"]\n\
+             shadow = [\"{scheme}{SHADOW}\"]\n",
             ENDPOINTS[0], ENDPOINTS[1], AUTHS[0], AUTHS[1],
         );
         if takes_set.contains(&true) {
@@ -449,10 +460,12 @@ fn run(world: &World) {
 
     let cores = 1 + (world.seed() % 2) as u32;
     let rig = Rig::start_with(world, (0, cores), &plans[0].file(at_once), post_keys);
-    for address in ENDPOINTS {
+    let copies = Ledger::default();
+    let servers = ENDPOINTS.map(|address| (&rig.ledger, address));
+    for (ledger, address) in servers.into_iter().chain([(&copies, SHADOW)]) {
         match up {
-            Protocol::Http1 => rig.ledger.endpoint(world, address),
-            Protocol::Http2 => rig.ledger.endpoint_http2(world, address),
+            Protocol::Http1 => ledger.endpoint(world, address),
+            Protocol::Http2 => ledger.endpoint_http2(world, address),
         };
     }
     start_auths(
@@ -509,7 +522,10 @@ fn run(world: &World) {
             || !in_force.iter().any(|plan| plan.admits(&Sent::new(request)))
         {
             assert_eq!(seen, 0, "{outcome:?}: {request:?}\n{}", plans[0].text);
+            let copied = copies.count(request.id);
+            assert_eq!(copied, 0, "copied: {request:?}\n{}", plans[0].text);
         }
+        assert!(copies.count(request.id) <= 1, "copied twice: {request:?}");
         assert!(
             seen <= 1 || request.is_idempotent(),
             "sent twice: {request:?}"

@@ -311,8 +311,13 @@ fn warn_of_unused(config: &Config, names: &UpstreamNames, cx: &mut Decoder<'_>) 
         }
     }
     let policies = config.routes.iter().map(|route| &route.policies);
-    for auth in policies.filter_map(|policies| policies.forward_auth.as_ref()) {
-        if let Some(used) = used.get_mut(auth.upstream) {
+    let asked = policies.flat_map(|policies| {
+        let server = policies.forward_auth.as_ref().map(|auth| auth.upstream);
+        let mirror = policies.mirror.as_ref().map(|mirror| mirror.upstream);
+        server.into_iter().chain(mirror)
+    });
+    for upstream in asked {
+        if let Some(used) = used.get_mut(upstream) {
             *used = true;
         }
     }

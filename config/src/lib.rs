@@ -51,6 +51,7 @@ pub use policy::level::Origin;
 pub use policy::limit::Limit;
 pub use policy::limit_key::LimitKey;
 pub use policy::limit_rate::Rate;
+pub use policy::mirror::Mirror;
 pub use policy::origin_pattern::OriginPattern;
 pub use policy::security_headers::{FramePolicy, ReferrerPolicy, SecurityHeaders};
 pub use policy::{ListenerPolicies, Policies};

@@ -434,9 +434,6 @@ fn write_endpoints(out: &mut String, upstream: &UpstreamPlan, set: Option<&Endpo
     if set.endpoints.len() > 1 {
         let _ = writeln!(out, "  balance  {}", upstream.balance);
     }
-    if let Some(sticky) = &upstream.sticky {
-        let _ = writeln!(out, "  sticky   {}", sticky.kind);
-    }
     // A file says nothing about health.
     let surveyed = survey(upstream, set, |_| EndpointStatus::default());
     for (endpoint, found) in set.endpoints.iter().zip(surveyed) {
@@ -487,6 +484,9 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     }
     if let Some(host) = &route.host {
         let _ = writeln!(out, "host       {host}");
+    }
+    if let Some(sticky) = &upstream.sticky {
+        let _ = writeln!(out, "sticky     {}", sticky.kind);
     }
     let slashes = match route.encoded_slash {
         EncodedSlash::Auto => None,

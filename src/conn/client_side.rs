@@ -268,7 +268,10 @@ impl<'a, N: Net> ClientSide<'a, N> {
         match &mut self.transport {
             ClientTransport::Http1(connection) => connection.poll_body(cx, core, self.head),
             ClientTransport::Http2(stream) => stream.poll_body(cx),
-            ClientTransport::Inner(_) => Poll::Ready(Ok(RequestPart::End)),
+            ClientTransport::Inner(stream) => Poll::Ready(Ok(match stream.next_piece() {
+                Some(piece) => RequestPart::Data(piece),
+                None => RequestPart::End,
+            })),
         }
     }
 

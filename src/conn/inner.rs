@@ -10,6 +10,7 @@ use crate::policy::{AnswerBody, CallAnswer};
 /// A request of Weir's own and the answer so far.
 pub struct InnerStream {
     request: Request,
+    pieces: std::vec::IntoIter<Chunk>,
     trailers: Trailers,
     answer: CallAnswer,
     body: AnswerBody,
@@ -39,6 +40,7 @@ impl InnerStream {
                 keeps_alive: true,
                 ..Request::default()
             },
+            pieces: Vec::new().into_iter(),
             trailers: Trailers::default(),
             answer: CallAnswer::default(),
             body,
@@ -49,6 +51,20 @@ impl InnerStream {
             pool: pool.clone(),
             charge: None,
         }
+    }
+
+    /// Gives the request a body of these pieces, in place of none.
+    pub fn set_body(&mut self, kind: BodyKind, pieces: Vec<Chunk>, accepts_trailers: bool) {
+        if kind != BodyKind::None {
+            self.request.body = kind;
+        }
+        self.request.accepts_trailers = accepts_trailers;
+        self.pieces = pieces.into_iter();
+    }
+
+    /// The next piece of the request's body; `None` at its end.
+    pub fn next_piece(&mut self) -> Option<Chunk> {
+        self.pieces.next()
     }
 
     /// What the request's head says about this hop.
@@ -83,6 +99,12 @@ impl InnerStream {
     /// [`Reason::CallTooLarge`]: the body is larger than the caller collects.
     pub fn respond(&mut self, head: &Head, block: &[u8], body: BodyKind) -> Result<Framing, Fault> {
         self.answer.status = head.status;
+        if self.body == AnswerBody::Discarded {
+            return Ok(Framing {
+                body,
+                ..Framing::default()
+            });
+        }
         let is_framing = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
         let kept = head.iter().filter(|field| !is_framing(field.id));
         for field in kept {
@@ -107,6 +129,9 @@ impl InnerStream {
     /// # Errors
     /// [`Reason::CallTooLarge`]: the body is larger than the caller collects, or the caller has enough.
     pub fn send_data(&mut self, data: &Chunk) -> Result<(), Fault> {
+        if self.body == AnswerBody::Discarded {
+            return Ok(());
+        }
         if !self.collects() {
             self.dropped += data.len();
             self.has_enough = self.dropped > UNREAD_BYTES_MAX;
@@ -121,7 +146,7 @@ impl InnerStream {
 
     fn collects(&self) -> bool {
         match self.body {
-            AnswerBody::Dropped => false,
+            AnswerBody::Dropped | AnswerBody::Discarded => false,
             AnswerBody::OfRefusals => !matches!(self.answer.status, 200..=299),
             AnswerBody::Collected => true,
         }

@@ -3,13 +3,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::limits::{CALLS_MAX, DETACHED_CALLS_MAX};
+use crate::limits::{CALLS_MAX, DETACHED_CALLS_MAX, MIRRORED_BYTES_MAX};
 
 /// The sub-requests that a core runs now.
 #[derive(Default)]
 pub struct Calls {
     awaited: Cell<usize>,
     detached: Cell<usize>,
+    /// Bytes of memory that the bodies of copies hold.
+    mirrored: Cell<usize>,
 }
 
 impl Calls {
@@ -21,6 +23,14 @@ impl Calls {
     /// Permits one more sub-request that nobody waits for. `None`: the core runs [`DETACHED_CALLS_MAX`] already.
     pub fn begin_detached(self: &Rc<Self>) -> Option<CallPermit> {
         self.begin(|calls| &calls.detached, DETACHED_CALLS_MAX)
+    }
+
+    /// Begins to count the memory that the body of one copy holds.
+    pub fn begin_mirror(self: &Rc<Self>) -> MirroredBytes {
+        MirroredBytes {
+            calls: self.clone(),
+            bytes: 0,
+        }
     }
 
     fn begin(self: &Rc<Self>, count: fn(&Self) -> &Cell<usize>, max: usize) -> Option<CallPermit> {
@@ -48,6 +58,32 @@ impl Drop for CallPermit {
     }
 }
 
+/// Counts the memory that the body of one copy of a request holds.
+pub struct MirroredBytes {
+    calls: Rc<Calls>,
+    bytes: usize,
+}
+
+impl MirroredBytes {
+    /// Counts further bytes. Returns false if all copies together would hold more than [`MIRRORED_BYTES_MAX`].
+    pub fn add(&mut self, bytes: usize) -> bool {
+        let held = self.calls.mirrored.get() + bytes;
+        let has_room = held <= MIRRORED_BYTES_MAX;
+        if has_room {
+            self.calls.mirrored.set(held);
+            self.bytes += bytes;
+        }
+        has_room
+    }
+}
+
+impl Drop for MirroredBytes {
+    fn drop(&mut self) {
+        let held = &self.calls.mirrored;
+        held.set(held.get() - self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +98,15 @@ mod tests {
         assert!(calls.begin_awaited().is_some(), "the two count apart");
         permits.pop();
         assert!(calls.begin_detached().is_some());
+    }
+
+    #[test]
+    fn copies_hold_only_so_many_bytes() {
+        let calls = Rc::new(Calls::default());
+        let (mut one, mut other) = (calls.begin_mirror(), calls.begin_mirror());
+        assert!(one.add(MIRRORED_BYTES_MAX - 1) && other.add(1));
+        assert!(!other.add(1), "they share the limit");
+        drop(one);
+        assert!(other.add(1));
     }
 }

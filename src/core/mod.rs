@@ -22,7 +22,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub use admission::Admission;
-pub use calls::{CallPermit, Calls};
+pub use calls::{CallPermit, Calls, MirroredBytes};
 pub use clients::Clients;
 pub use connection_counts::ConnectionCounts;
 pub use core_listener::CoreListener;

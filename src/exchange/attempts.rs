@@ -11,6 +11,7 @@ use weir_proto_h1::{FieldId, Head};
 use super::exchange_record::ExchangeRecord;
 use super::exchange_waiter::ExchangeWaiter;
 use super::failures::{Failure, Failures, Repeat};
+use super::mirror::MirrorCopy;
 use super::relay::{Relay, Relayed};
 use super::replay::Replay;
 use super::{Exchange, grpc, retry_after};
@@ -64,7 +65,9 @@ impl From<Fault> for AttemptFailure {
 pub(super) struct Attempts<'a, N: Net> {
     pub(super) plan: &'a UpstreamPlan,
     /// The route of a client's request; `None` for a sub-request, which goes by the upstream's own rules.
-    route: Option<&'a RoutePlan>,
+    pub(super) route: Option<&'a RoutePlan>,
+    /// The rules of repeated attempts.
+    retry: &'a RetryPlan,
     pub(super) upstream: &'a Upstream<N>,
     pub(super) tried: TriedEndpoints,
     /// The hash of the request's key, if the balancer wants one.
@@ -77,6 +80,8 @@ pub(super) struct Attempts<'a, N: Net> {
     is_bound: bool,
     /// The endpoint of a second attempt that has taken the place of the first.
     pub(super) hedged: Option<RequestInFlight<N>>,
+    /// The copy of the request for another upstream, while its body arrives.
+    pub(super) mirror: Option<Box<MirrorCopy>>,
 }
 
 impl<'a, N: Net> Exchange<'a, N> {
@@ -103,6 +108,11 @@ impl<'a, N: Net> Exchange<'a, N> {
         let mut attempts = Attempts {
             plan,
             route,
+            retry: match route {
+                Some(route) => &route.retry,
+                None if self.is_copy => &RetryPlan::NEVER,
+                None => &plan.retry,
+            },
             upstream,
             tried: TriedEndpoints::default(),
             key: self.balance_key(plan, route),
@@ -111,6 +121,7 @@ impl<'a, N: Net> Exchange<'a, N> {
             failures: Failures::default(),
             is_bound: false,
             hedged: None,
+            mirror: None,
         };
         let began = self.record.began;
         let total = after(began, attempts.timeouts().total);
@@ -119,6 +130,9 @@ impl<'a, N: Net> Exchange<'a, N> {
             .min(total)
             .min(after(began, patience.flatten()));
         let ended = attempts.make(self).await;
+        if attempts.mirror.is_some() {
+            attempts.drop_mirror(self);
+        }
         if let Some(guarded) = guarded {
             self.finish_guarded(guarded, &ended);
         }
@@ -167,7 +181,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     /// The rules of repeated attempts.
     #[inline]
     pub(super) fn retry(&self) -> &'a RetryPlan {
-        self.route.map_or(&self.plan.retry, |route| &route.retry)
+        self.retry
     }
 
     /// Whether the rules allow to repeat a request with this method that an endpoint may have processed.
@@ -428,6 +442,9 @@ impl<'a, N: Net> Attempts<'a, N> {
         exchange.check_client_waits()?;
         if let Some(index) = exchange.record.endpoint {
             self.edit_for(index, exchange);
+        }
+        if exchange.facts.is_mirrored {
+            self.begin_mirror(exchange);
         }
         if self.retry().retries_max == 0 {
             // The body will not be sent again.

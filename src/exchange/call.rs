@@ -6,15 +6,15 @@
 
 use std::rc::Rc;
 
-use weir_proto_h1::Version;
+use weir_proto_h1::{BodyKind, Version};
 
 use super::exchange_waiter::ExchangeWaiter;
 use super::replay::Replay;
 use super::{CorePlan, Exchange, ExchangeBuffers};
 use crate::conn::{ClientSide, ConnectionContext, HeadBuffer, InnerStream};
-use crate::core::{CallPermit, Core, Timer, guarded, report_panic};
+use crate::core::{CallPermit, Core, MirroredBytes, Timer, guarded, report_panic};
 use crate::fault::{Fault, Reason};
-use crate::io::{Instant, Net};
+use crate::io::{Chunk, Instant, Net};
 use crate::obs;
 use crate::policy::{Call, CallAnswer};
 use crate::upstream::Waiter;
@@ -41,6 +41,7 @@ impl<N: Net> Exchange<'_, N> {
             context,
             timer: Some(timer),
             id: Some(id),
+            copy: None,
         };
         // In a box: few requests make calls, and every exchange would hold the memory.
         let mut calling = Box::pin(run(core, plan, caller, call, permit));
@@ -53,13 +54,15 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
-/// Sends a sub-request that nobody waits for, in a task of its own. It ends at the latest with the core. Returns whether
-/// it was sent: a core runs a bounded number of them, and counts those that it drops.
-pub fn detach<N: Net>(
+/// Sends the copy of a request, for whose answer nobody waits, in a task of its own. It ends at the latest with the core,
+/// and no attempt is repeated. Returns whether it was sent: a core runs a bounded number of them, and counts those that it
+/// drops.
+pub(super) fn detach<N: Net>(
     core: &Rc<Core<N>>,
     plan: Rc<CorePlan<N>>,
     context: &ConnectionContext,
     call: Box<Call>,
+    copy: CopiedBody,
 ) -> bool {
     let permit = core.calls.begin_detached();
     let Some(permit) = permit.filter(|_| !core.is_stopping()) else {
@@ -74,6 +77,7 @@ pub fn detach<N: Net>(
             context: &context,
             timer: None,
             id: None,
+            copy: Some(copy),
         };
         let calling = Box::pin(run(core, &plan, caller, call, permit));
         // The counters of the upstream have the outcome.
@@ -91,6 +95,19 @@ struct Caller<'a> {
     timer: Option<&'a Timer>,
     /// The id of the request, which the server gets too.
     id: Option<Box<[u8]>>,
+    /// The body of a copied request, whose head has all that Weir adds to it.
+    copy: Option<CopiedBody>,
+}
+
+/// The body of a copied request.
+pub(super) struct CopiedBody {
+    /// `Length`, or `None` for no body.
+    pub(super) kind: BodyKind,
+    pub(super) pieces: Vec<Chunk>,
+    /// What the client says in `TE`.
+    pub(super) accepts_trailers: bool,
+    /// Lives until the copy has ended.
+    pub(super) held: MirroredBytes,
 }
 
 /// Makes one call.
@@ -115,18 +132,26 @@ async fn run<N: Net>(
     let (head, block) = request.into_parts();
     let pool = core.net.pool();
     let mut stream = InnerStream::new(head.method, (body, body_bytes_max), pool);
+    let is_copy = caller.copy.is_some();
+    let _held = caller.copy.map(|copy| {
+        stream.set_body(copy.kind, copy.pieces, copy.accepts_trailers);
+        copy.held
+    });
     let mut request = HeadBuffer {
         head,
         block: pool.copy(&block),
     };
     drop(block);
     let mut buffers = ExchangeBuffers::new(None);
-    buffers
-        .to_upstream
-        .append_own(Version::Http11, &plan.plan, caller.id.as_deref());
+    if !is_copy {
+        buffers
+            .to_upstream
+            .append_own(Version::Http11, &plan.plan, caller.id.as_deref());
+    }
     let down = ClientSide::inner(caller.context, &timer, &mut request, &mut stream);
-    let mut exchange = Exchange::begin(core, plan, down, &mut buffers);
+    let mut exchange = Exchange::begin(core, (plan, None), down, &mut buffers);
     exchange.deadline = core.net.now() + timeout;
+    exchange.is_copy = is_copy;
     let served = exchange.forward(None, upstream).await;
     // If the head of an answer has arrived, the caller gets it, and learns why the rest did not.
     exchange.record.reason = served.err().map(|fault| fault.reason);

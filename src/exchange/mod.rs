@@ -20,6 +20,7 @@ mod guarded;
 mod hedging;
 mod learned_cookie;
 mod logged_fields;
+mod mirror;
 mod pace;
 mod pipeline;
 mod relay;
@@ -55,7 +56,6 @@ use exchange_record::ExchangeRecord;
 use pipeline::StepsBegun;
 use reply::Reply;
 
-pub use call::detach;
 pub use core_plan::CorePlan;
 pub use exchange_buffers::ExchangeBuffers;
 pub use reply::{refuse_connection, report_turned_away};
@@ -94,6 +94,10 @@ struct Exchange<'a, N: Net> {
     record: ExchangeRecord,
     /// When the exchange must be over.
     deadline: Instant,
+    /// The plan of a client's request, for copies of it, which may outlive the exchange.
+    shared_plan: Option<&'a Rc<CorePlan<N>>>,
+    /// It sends a copy of another request.
+    is_copy: bool,
 }
 
 /// Serves the request whose head is in `down`.
@@ -127,19 +131,19 @@ impl<'a, N: Net> Exchange<'a, N> {
     /// Begins an exchange and counts it.
     fn new(
         core: &'a Rc<Core<N>>,
-        plan: &'a CorePlan<N>,
+        plan: &'a Rc<CorePlan<N>>,
         down: ClientSide<'a, N>,
         buffers: &'a mut ExchangeBuffers,
     ) -> Self {
         core.obs.borrow().exchange_started();
-        Self::begin(core, plan, down, buffers)
+        Self::begin(core, (plan, Some(plan)), down, buffers)
     }
 
     /// Begins an exchange that is not counted as a client's.
     #[inline(always)] // A call would copy the whole exchange.
     fn begin(
         core: &'a Rc<Core<N>>,
-        plan: &'a CorePlan<N>,
+        (plan, shared_plan): (&'a CorePlan<N>, Option<&'a Rc<CorePlan<N>>>),
         down: ClientSide<'a, N>,
         buffers: &'a mut ExchangeBuffers,
     ) -> Self {
@@ -163,6 +167,8 @@ impl<'a, N: Net> Exchange<'a, N> {
             keeps_odd_names: false,
             record: ExchangeRecord::new(core.next_id(), now, core.net.wall_ms()),
             deadline: Instant::NEVER,
+            shared_plan,
+            is_copy: false,
             down,
         }
     }

@@ -346,7 +346,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             (Some(max), BodyKind::Length(length)) => length <= max,
             _ => false,
         };
-        if is_kept || !fits || self.request_filters.is_some() {
+        if is_kept || !fits || self.request_filters.is_some() || self.attempts.mirror.is_some() {
             return Poll::Ready(Ok(0));
         }
         let Some((to, _)) = self.up.http1_connection() else {
@@ -381,6 +381,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             RequestPart::Data(data) => data,
             RequestPart::End => {
                 self.attempts.replay.has_end = true;
+                if self.attempts.mirror.is_some() {
+                    self.attempts.send_mirror(self.exchange);
+                }
                 return self.end_upload();
             }
         };
@@ -391,6 +394,9 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
             .is_some_and(|max| self.exchange.record.bytes_in > max)
         {
             return Err(Fault::local(Phase::Body, Reason::BodyTooLarge));
+        }
+        if self.attempts.mirror.is_some() {
+            self.attempts.mirror_piece(self.exchange, &data);
         }
         if self.attempts.may_repeat(self.exchange) || self.up.may_refuse() {
             self.attempts

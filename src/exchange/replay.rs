@@ -16,21 +16,31 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Keeps a piece. Small pieces share a block.
+    /// Keeps a piece.
     pub(super) fn keep(&mut self, piece: &Chunk, pool: &Pool) {
         self.bytes += piece.len();
         self.is_lost |= self.bytes > REPLAY_BYTES_MAX;
         if self.is_lost {
             self.pieces.clear();
-        } else if piece.len() >= COPY_BELOW_BYTES {
-            self.pieces.push(piece.clone());
-        } else if !self
-            .pieces
-            .last_mut()
-            .is_some_and(|last| last.append(piece))
-        {
-            self.pieces.push(pool.copy(piece));
+        } else {
+            self.keep_all(piece, pool);
         }
+    }
+
+    /// Keeps a piece, however much that is together. Small pieces share a block. Returns how many bytes of memory that
+    /// takes.
+    pub(super) fn keep_all(&mut self, piece: &Chunk, pool: &Pool) -> usize {
+        let last = self.pieces.last_mut();
+        let kept = if piece.len() >= COPY_BELOW_BYTES {
+            piece.clone()
+        } else if last.is_some_and(|last| last.append(piece)) {
+            return 0;
+        } else {
+            pool.copy(piece)
+        };
+        let weight = kept.weight();
+        self.pieces.push(kept);
+        weight
     }
 
     /// Drops all pieces: no other attempt follows.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
+use super::mirrors::MirrorCounts;
 use super::relays::RelayCounts;
 use super::sessions::SessionCounts;
 use crate::fault::Reason;
@@ -302,6 +303,8 @@ pub(super) struct UpstreamCounts {
     pub(super) hedges_won: Counter,
     /// Answers of sticky upstreams to clients without a session, at their own endpoint, at another one.
     pub(super) sessions: SessionCounts,
+    /// Copies of requests that it was to get.
+    pub(super) mirrored: MirrorCounts,
     /// Time spent waiting for a connection, in microseconds.
     pub(super) queued_us: Counter,
     /// Attempts that started to wait for a connection.
@@ -379,6 +382,6 @@ macro_rules! zero {
 zero! {
     ListenerCounts { exchanges, reasons, policies, grpc, handshakes, tls_failures; bytes_in, bytes_out, opened, closed, http2, relays }
     RouteCounts { exchanges; bytes_in, bytes_out, total }
-    UpstreamCounts { exchanges, reasons, grpc, http2_errors, sessions; retries, hedges, hedges_won, queued_us, queue_entered, queue_left, connect, first_byte }
+    UpstreamCounts { exchanges, reasons, grpc, http2_errors, sessions, mirrored; retries, hedges, hedges_won, queued_us, queue_entered, queue_left, connect, first_byte }
     EndpointCounts { exchanges, reasons; opened, closed, reused, failed, good, bad, answered, failures, last_cause, first_byte }
 }

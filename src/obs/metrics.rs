@@ -9,7 +9,7 @@ use super::counters::{
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::metrics_page::{MetricKind, MetricsPage};
 use super::plan_counters::{NameTable, PlanCounters};
-use super::{http2, relays, sessions};
+use super::{http2, mirrors, relays, sessions};
 use crate::fault::Reason;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;
@@ -300,6 +300,7 @@ fn upstreams(view: &CoreView<'_>, page: &mut MetricsPage) {
     }
     http2::upstreams(&all, page);
     sessions::upstreams(&all, page);
+    mirrors::upstreams(&all, page);
     page.family(
         "weir_upstream_connect_seconds",
         MetricKind::Histogram,

@@ -19,6 +19,7 @@ mod log_queue;
 mod log_record;
 mod metrics;
 mod metrics_page;
+mod mirrors;
 mod plan_counters;
 pub mod process;
 mod redactor;
@@ -37,6 +38,7 @@ pub use endpoint_troubles::EndpointTroubles;
 pub use event::{ExchangeEvent, Http2Tally};
 
 pub use crate::ids::RequestId;
+pub use mirrors::MirrorOutcome;
 pub use process::LogLevel;
 pub use redactor::Redactor;
 pub use relays::{DatagramTally, DropCause};
@@ -419,6 +421,13 @@ impl CoreObs {
     pub fn session_settled(&self, upstream: UpstreamId, outcome: SessionOutcome) {
         if let Some(counts) = self.plan_counters.upstream(upstream) {
             counts.sessions[outcome as usize].add(1);
+        }
+    }
+
+    /// Counts a copy of a request for an upstream.
+    pub fn mirrored(&self, upstream: UpstreamId, outcome: MirrorOutcome) {
+        if let Some(counts) = self.plan_counters.upstream(upstream) {
+            counts.mirrored[outcome as usize].add(1);
         }
     }
 

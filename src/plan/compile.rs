@@ -191,6 +191,7 @@ fn fields_changed(policies: &Policies) -> impl Iterator<Item = &str> {
         compress: _,
         errors: _,
         security_headers: _,
+        mirror: _,
     } = policies;
     let of_headers = headers.iter().flat_map(|rules| {
         let FieldRules { remove, set, add } = &rules.request;

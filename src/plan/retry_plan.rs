@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_config::{FailureKind, FailureSet, RetryMethod};
+use weir_config::{FailureKind, FailureSet, RetryMethod, RetryMethods};
 use weir_proto_h1::Method;
 
 use crate::limits::CONNECTS_MAX;
@@ -25,12 +25,25 @@ pub struct RetryPlan {
     /// The failures after which Weir repeats an attempt.
     pub on: FailureSet,
     /// The methods of requests that Weir repeats although the endpoint may have processed them.
-    pub methods: weir_config::RetryMethods,
+    pub methods: RetryMethods,
     /// When a second attempt starts beside the first.
     pub hedge: Option<weir_config::Hedge>,
 }
 
 impl RetryPlan {
+    /// No attempt is repeated.
+    pub const NEVER: Self = Self {
+        retries_max: 0,
+        connects_max: 1,
+        budget_percent: 0,
+        budget_min: 0,
+        backoff: Duration::ZERO,
+        per_try: None,
+        on: FailureSet::of(&[], &[]),
+        methods: RetryMethods::of(&[]),
+        hedge: None,
+    };
+
     /// Compiles the retry rules `merged`.
     pub fn new(merged: weir_config::Retries) -> Self {
         Self {

@@ -266,6 +266,7 @@ fn guard_of(config: &Config, route: &weir_config::Route) -> Option<Guard> {
             compress: _,
             errors: _,
             security_headers: _,
+            mirror: _,
         } = policies;
         (ip, jwt, forward_auth)
     }
@@ -307,6 +308,7 @@ fn is_same(one: &Policies, other: &Policies) -> bool {
         jwt,
         errors: _,
         security_headers,
+        mirror,
     } = one;
     *headers == other.headers
         && *ip == other.ip
@@ -317,6 +319,7 @@ fn is_same(one: &Policies, other: &Policies) -> bool {
         && *compress == other.compress
         && *jwt == other.jwt
         && *security_headers == other.security_headers
+        && *mirror == other.mirror
 }
 
 /// Whether requests get fields with parameters of the path.

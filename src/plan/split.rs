@@ -116,8 +116,7 @@ impl RouteSplit {
     /// Draws an upstream for a request that asks for none. One id always draws the same.
     #[must_use]
     pub fn draw(&self, id: RequestId) -> Option<&SplitShare> {
-        // The ids of a core count up, so their bits have to be mixed.
-        let drawn = u128::from(mix(id.0 ^ mix(id.1))) * u128::from(self.total);
+        let drawn = u128::from(id.draw(0)) * u128::from(self.total);
         let mut left = (drawn >> 64) as u64;
         self.shares.iter().find(|share| {
             let weight = u64::from(share.weight);
@@ -137,13 +136,6 @@ impl RouteSplit {
             (whole, part) => format!("{whole}.{part:02} %"),
         }
     }
-}
-
-/// Mixes the bits of a number (the finaliser of SplitMix64).
-fn mix(mut number: u64) -> u64 {
-    number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ number >> 31
 }
 
 #[cfg(test)]

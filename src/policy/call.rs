@@ -31,6 +31,8 @@ pub struct Call {
 pub enum AnswerBody {
     /// None: the status and the fields suffice.
     Dropped,
+    /// None, and no fields either. Weir reads bodies to their end, however long they are.
+    Discarded,
     /// Those of answers other than 2xx.
     OfRefusals,
     /// All.

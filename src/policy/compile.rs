@@ -9,7 +9,7 @@ use super::forward_auth::ForwardAuth;
 use super::headers::Headers;
 use super::jwt::{JwtStatePlan, JwtStep};
 use super::security_headers::SecurityHeaders;
-use super::{PlannedStep, StatePlan, StatePlans, Step, cors, ip, limit};
+use super::{Mirror, PlannedStep, StatePlan, StatePlans, Step, cors, ip, limit};
 
 /// Compiles the policies of a route, in the order in which they run.
 ///
@@ -27,6 +27,7 @@ pub fn compile_route(
         jwt,
         forward_auth,
         compress,
+        mirror,
         // `limit::compile_route` reads these.
         limits: _,
         concurrency: _,
@@ -59,6 +60,12 @@ pub fn compile_route(
         steps.push(PlannedStep {
             state: keeps.then(|| states.add(StatePlan::ForwardAuth(auth.clone()))),
             step: Step::ForwardAuth(auth),
+        });
+    }
+    if let Some(mirror) = mirror {
+        steps.push(PlannedStep {
+            step: Step::Mirror(Arc::new(Mirror::compile(config, route, mirror)?)),
+            state: None,
         });
     }
     add_field_rules(&route.policies, &route.matches.paths, &mut steps)?;

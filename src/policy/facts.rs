@@ -25,6 +25,8 @@ pub struct Facts {
     pub is_https: bool,
     /// The request is a gRPC call.
     pub is_grpc_call: bool,
+    /// A copy of the request goes to another upstream.
+    pub is_mirrored: bool,
     /// The identity in the client's certificate, if it showed one.
     pub identity: Option<Rc<CertificateIdentity>>,
     /// What a verified token says about the client. `None` until one is verified.

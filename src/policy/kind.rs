@@ -39,4 +39,6 @@ kinds! {
     Headers "headers";
     /// Compresses answers.
     Compress "compress";
+    /// Sends copies of requests to another upstream.
+    Mirror "mirror";
 }

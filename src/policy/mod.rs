@@ -27,6 +27,7 @@ pub mod json;
 pub mod jwt;
 mod kind;
 pub mod limit;
+mod mirror;
 mod request;
 mod security_headers;
 mod state;
@@ -41,6 +42,7 @@ pub use compile::{compile_listener, compile_route, compile_without_route};
 pub use facts::{Facts, Notes};
 pub use flow::{Flow, StepReply, Wait, Woken};
 pub use kind::PolicyKind;
+pub use mirror::{MIRROR_FIELD, Mirror};
 pub use request::{AnswerView, AttemptFacts, StepRequest};
 pub use state::{Registry, SharedByName, State, StateId, StatePlan, StatePlans};
 pub use variables::{Template, Variables, segment};
@@ -81,6 +83,8 @@ pub enum Step {
     Headers(Arc<Headers>),
     /// `compress`.
     Compress(Arc<compress::Rules>),
+    /// `mirror`.
+    Mirror(Arc<Mirror>),
     /// Filters that a unit test wants.
     #[cfg(test)]
     Probe(Arc<filter::probe::ProbeStep>),
@@ -109,6 +113,7 @@ impl Step {
             Self::SecurityHeaders(_) => PolicyKind::SecurityHeaders,
             Self::Headers(_) => PolicyKind::Headers,
             Self::Compress(_) => PolicyKind::Compress,
+            Self::Mirror(_) => PolicyKind::Mirror,
             #[cfg(test)]
             Self::Probe(_) => PolicyKind::Compress,
         }
@@ -128,7 +133,8 @@ impl Step {
                 | Self::ForwardAuth(_)
                 | Self::SecurityHeaders(_)
                 | Self::Headers(_)
-                | Self::Compress(_),
+                | Self::Compress(_)
+                | Self::Mirror(_),
                 _,
             ) => false,
             #[cfg(test)]
@@ -147,6 +153,10 @@ impl Step {
             Self::ForwardAuth(auth) => auth.run(verdicts(state), request, facts),
             Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
             Self::Compress(_) => Flow::Next,
+            Self::Mirror(mirror) => {
+                mirror.run(request, facts);
+                Flow::Next
+            }
             #[cfg(test)]
             Self::Probe(_) => Flow::Next,
         }
@@ -166,7 +176,7 @@ impl Step {
             Self::Concurrency(_) | Self::Limit(_) => Flow::Next,
             Self::ForwardAuth(auth) => auth.resume(verdicts(state), request, facts, woken),
             Self::SecurityHeaders(_) | Self::Headers(_) => Flow::Next,
-            Self::Compress(_) => Flow::Next,
+            Self::Compress(_) | Self::Mirror(_) => Flow::Next,
             #[cfg(test)]
             Self::Probe(_) => Flow::Next,
         }
@@ -183,7 +193,8 @@ impl Step {
             | Self::Concurrency(_)
             | Self::Limit(_)
             | Self::SecurityHeaders(_)
-            | Self::Compress(_) => false,
+            | Self::Compress(_)
+            | Self::Mirror(_) => false,
             #[cfg(test)]
             Self::Probe(_) => false,
         }
@@ -205,7 +216,7 @@ impl Step {
             Self::ForwardAuth(auth) => auth.edit_request(request, facts, edits),
             Self::SecurityHeaders(_) => {}
             Self::Headers(headers) => headers.edit_request(request, facts, *attempt, edits),
-            Self::Compress(_) => {}
+            Self::Compress(_) | Self::Mirror(_) => {}
             #[cfg(test)]
             Self::Probe(_) => {}
         }
@@ -224,7 +235,8 @@ impl Step {
             | Self::Limit(_)
             | Self::Jwt(_)
             | Self::ForwardAuth(_)
-            | Self::Compress(_) => false,
+            | Self::Compress(_)
+            | Self::Mirror(_) => false,
             #[cfg(test)]
             Self::Probe(_) => false,
         }
@@ -234,7 +246,7 @@ impl Step {
     #[must_use]
     pub fn edits_answers(&self) -> bool {
         match self {
-            Self::Ip(_) | Self::Jwt(_) | Self::Concurrency(_) => false,
+            Self::Ip(_) | Self::Jwt(_) | Self::Concurrency(_) | Self::Mirror(_) => false,
             Self::Cors(_)
             | Self::Limit(_)
             | Self::ForwardAuth(_)
@@ -258,7 +270,7 @@ impl Step {
         match self {
             Self::Cors(rules) => rules.edit_answer(state, request, answer),
             Self::Ip(_) | Self::Jwt(_) => {}
-            Self::Concurrency(_) => {}
+            Self::Concurrency(_) | Self::Mirror(_) => {}
             Self::Limit(step) => step.edit_answer(facts, answer),
             Self::ForwardAuth(auth) => auth.edit_answer(facts, answer),
             Self::SecurityHeaders(fields) => fields.edit_answer(facts, answer),
@@ -290,7 +302,8 @@ impl Step {
             | Self::ForwardAuth(_)
             | Self::SecurityHeaders(_)
             | Self::Headers(_)
-            | Self::Compress(_) => {}
+            | Self::Compress(_)
+            | Self::Mirror(_) => {}
             #[cfg(test)]
             Self::Probe(probe) => probe.filter_request(filters),
         }
@@ -307,10 +320,20 @@ impl Step {
             | Self::Cors(_)
             | Self::Limit(_)
             | Self::SecurityHeaders(_)
-            | Self::Compress(_) => false,
+            | Self::Compress(_)
+            | Self::Mirror(_) => false,
             #[cfg(test)]
             Self::Probe(_) => false,
         }
+    }
+
+    /// The mirror, if this is one.
+    #[must_use]
+    pub fn as_mirror(&self) -> Option<&Arc<Mirror>> {
+        let Self::Mirror(mirror) = self else {
+            return None;
+        };
+        Some(mirror)
     }
 
     /// Says what the step would do with a request, for `weir explain` and `[[test]]` blocks.
@@ -325,6 +348,7 @@ impl Step {
             Self::SecurityHeaders(fields) => fields.explain(facts),
             Self::Headers(headers) => headers.explain(),
             Self::Compress(rules) => rules.explain(request, facts),
+            Self::Mirror(mirror) => mirror.explain(request),
             #[cfg(test)]
             Self::Probe(_) => Verdict::Does("nothing".into()),
         }
@@ -342,7 +366,8 @@ impl Step {
             | Self::Limit(_)
             | Self::Jwt(_)
             | Self::ForwardAuth(_)
-            | Self::Compress(_) => None,
+            | Self::Compress(_)
+            | Self::Mirror(_) => None,
             #[cfg(test)]
             Self::Probe(_) => None,
         }

@@ -605,3 +605,50 @@ fn sessions_stick_in_every_pairing() {
         });
     }
 }
+
+#[test]
+fn a_copy_is_the_same_in_every_pairing() {
+    for (down, up) in PAIRS {
+        run(async {
+            let server = Server::start(up, mirror).await;
+            let copies = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+            let sink = copies.clone();
+            let shadow = Server::start(up, move |request| {
+                let sink = sink.clone();
+                async move {
+                    let text = mirror(request).await.into_body().collect().await;
+                    let text = String::from_utf8(text.unwrap().to_bytes().to_vec()).unwrap();
+                    sink.borrow_mut().push(text);
+                    answer("dropped")
+                }
+            })
+            .await;
+            let keys = format!(
+                "mirror = \"shadow\"\nupstream.shadow = [\"{}\"]",
+                shadow.name
+            );
+            let weir = Weir::start(&routed(&keys, std::slice::from_ref(&server.name), ""));
+            let mut client = Client::connect(down, weir.address).await;
+            for body in ["", "a body"] {
+                let request = request("POST", "/a?b").header("x-one", "1");
+                let original = client.ask(request.body(Body::of(body)).unwrap()).await;
+                while copies.borrow().is_empty() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                let copy = copies.borrow_mut().remove(0);
+                // Their fields may come in another order, and a copy announces its length.
+                let lines = |text: &str| -> std::collections::BTreeSet<String> {
+                    let lines = text.lines().map(str::to_owned);
+                    lines
+                        .filter(|line| {
+                            let names = ["content-length", "transfer-encoding", "x-weir-mirror"];
+                            !names.iter().any(|name| line.starts_with(name))
+                        })
+                        .collect()
+                };
+                assert_eq!(lines(original.text()), lines(&copy), "{down:?} to {up:?}");
+                assert!(copy.contains("\nx-weir-mirror: 1\n"), "{copy}");
+            }
+        });
+    }
+}

@@ -150,7 +150,7 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 15] = [
+const PLANNED_KEYS: [&str; 14] = [
     "api_key",
     "api_keys",
     "cache",
@@ -159,7 +159,6 @@ const PLANNED_KEYS: [&str; 15] = [
     "healthCheck",
     "health_check",
     "max_fails",
-    "mirror",
     "oauth2",
     "oidc",
     "outlier_detection",

@@ -37,6 +37,7 @@ pub(crate) mod limit;
 pub(crate) mod limit_key;
 pub(crate) mod limit_list;
 pub(crate) mod limit_rate;
+pub(crate) mod mirror;
 pub(crate) mod origin_pattern;
 pub(crate) mod security_headers;
 pub(crate) mod sets;
@@ -54,6 +55,7 @@ use self::ip::{IpKind, IpRules};
 use self::jwt::Jwt;
 use self::jwt::kind::JwtKind;
 use self::limit::{Limit, LimitKind};
+use self::mirror::{Mirror, MirrorKind};
 use self::security_headers::{SecurityHeaders, SecurityHeadersKind};
 
 /// What other proxies call the policies.
@@ -193,6 +195,17 @@ const FOREIGN_NAMES: &[ForeignName] = &[
     ),
     (
         &[
+            "shadow",
+            "mirroring",
+            "request_mirror",
+            "request_mirror_policies",
+            "traffic_mirror",
+            "proxy_mirror",
+        ],
+        "`mirror`",
+    ),
+    (
+        &[
             "allow_origin",
             "allow_origins",
             "accessControlAllowOriginList",
@@ -245,6 +258,11 @@ policies! {
         /// Fields that make browsers careful with answers: HTTPS only, no guessing of types, no frames of other sites,
         /// little in `Referer`. `true` sets them all; a table changes single ones.
         policy security_headers: Option<SecurityHeaders> = "security_headers" as SecurityHeadersKind;
+
+        /// Sends copies of requests to another upstream and throws their answers away: the name of an upstream, `"NAME,
+        /// 5%"` for a share of the requests, or a table. Set it to try a new version under real load. Requests that a
+        /// policy refuses and upgrades are not copied. [load-balancing.md](load-balancing.md#mirroring) has the rules.
+        policy mirror: Option<Mirror> = "mirror" as MirrorKind;
     }
 }
 

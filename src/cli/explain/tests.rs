@@ -678,6 +678,25 @@ fn explain_says_which_server_would_be_asked() {
 }
 
 #[test]
+fn explain_says_what_keeps_a_client_and_what_is_copied() {
+    let file = "[listen.\"0.0.0.0:80\"]\n[upstream.a]\nservers = [\"10.0.0.1:80\"]\nsticky = { learn = \"SID\" }\n\
+                [upstream.b]\nservers = [\"10.0.0.2:80\"]\n[[route]]\nmatch = \"/*\"\nto = \"a\"\nmirror = \"b, 5%\"\n";
+    let question = Question {
+        method: "GET".to_owned(),
+        url: "http://a/".to_owned(),
+        ..Question::default()
+    };
+    let text = explain(&plan(file).1, &question).unwrap();
+    for row in [
+        "policy     mirror send 5% of the requests to upstream b too, with bodies of up to 64KiB; \
+         drop the answers, after at most 15s",
+        "sticky     by the application's cookie SID",
+    ] {
+        assert!(text.lines().any(|line| line == row), "{text}");
+    }
+}
+
+#[test]
 fn explain_says_what_edits_the_answer_of_a_refused_request() {
     let (_, plan) = plan(
         r#"

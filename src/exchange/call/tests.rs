@@ -62,12 +62,20 @@ impl Rig {
             context: &self.context,
             timer: Some(&self.payer),
             id: None,
+            copy: None,
         };
         run(&self.core, &self.plan, caller, Box::new(call), permit)
     }
 
     fn detach(&self, call: Call) -> bool {
-        detach(&self.core, self.plan.clone(), &self.context, Box::new(call))
+        let copy = CopiedBody {
+            kind: BodyKind::None,
+            pieces: Vec::new(),
+            accepts_trailers: false,
+            held: self.core.calls.begin_mirror(),
+        };
+        let (core, plan) = (&self.core, self.plan.clone());
+        detach(core, plan, &self.context, Box::new(call), copy)
     }
 }
 
