@@ -101,6 +101,9 @@ pub const RELAY_PASS_BYTES_MIN: usize = 8 * 1024;
 /// `tune.bufsize`: 16 KiB).
 pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of the datagrams that Weir sends with one call: what fits in an IP packet, beside the headers of IPv6 and UDP.
+pub const DATAGRAM_TRAIN_BYTES_MAX: usize = 65_535 - 40 - 8;
+
 /// Where the hash of a flow's client begins. It is the same in every process, so that a client keeps its endpoint.
 pub const FLOW_KEY_SEED: u64 = 0x5851_f42d_4c95_7f2d;
 

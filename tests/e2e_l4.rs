@@ -181,6 +181,111 @@ fn a_dead_endpoint_is_passed_over_and_a_dead_upstream_resets() {
     );
 }
 
+/// Resets each connection once it has received a byte.
+fn resetting() -> Server {
+    Server::start(|stream| {
+        let _ = (&stream).read_exact(&mut [0]);
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    })
+}
+
+#[test]
+fn an_endpoint_that_resets_connections_or_refuses_them_is_ejected() {
+    let (redis, broken) = (Server::redis(), resetting());
+    for (bad, cause) in [
+        (broken.address, "reset"),
+        (free_address("127.0.0.1"), "connect"),
+    ] {
+        let upstream = format!(
+            "servers = [\"{bad}\", \"{}\"]\nbalance = \"round_robin\"\neject = {{ failures = 3, duration = \"30s\" }}",
+            redis.address
+        );
+        let weir = relaying("", &upstream);
+        for _ in 0..20 {
+            let mut conn = weir.connect();
+            conn.send("PING\r\n");
+            conn.finish();
+            conn.rest();
+        }
+        weir.wait_for(&format!("is ejected for 30 s: requests fail ({cause})"));
+        for _ in 0..6 {
+            let mut conn = weir.connect();
+            conn.send("PING\r\n");
+            conn.expect("+PONG\r\n");
+        }
+    }
+    // At most a few connections more than the three that ejected it.
+    assert!(broken.accepted.load(Ordering::Relaxed) <= 5);
+}
+
+#[test]
+fn a_breaker_refuses_connections() {
+    let broken = resetting();
+    let upstream = format!(
+        "{}\neject = \"off\"\nbreaker = {{ min_requests = 4, open_for = \"60s\" }}",
+        servers(&[&broken])
+    );
+    let weir = relaying("", &upstream);
+    for _ in 0..4 {
+        let mut conn = weir.connect();
+        conn.send("x");
+        assert_eq!(conn.rest().1, End::Reset);
+        weir.entry_with("reason", "upstream_closed");
+    }
+    assert_eq!(weir.connect().rest().1, End::Reset);
+    weir.entry_with("reason", "circuit_open");
+    assert_eq!(broken.accepted.load(Ordering::Relaxed), 4);
+
+    // Connections that go on count as running, though the first byte has told how they fare.
+    let redis = Server::redis();
+    let upstream = format!("{}\nbreaker = {{ requests = 2 }}", servers(&[&redis]));
+    let weir = relaying("", &upstream);
+    let open = || {
+        let mut conn = weir.connect();
+        conn.send("PING\r\n");
+        conn.expect("+PONG\r\n");
+        conn
+    };
+    let (one, _two) = (open(), open());
+    assert_eq!(weir.connect().rest().1, End::Reset);
+    weir.entry_with("reason", "circuit_open");
+    drop(one);
+    weir.entry_where("the first has ended", |entry| {
+        entry.number("bytes_out") == 7.0
+    });
+    open();
+}
+
+#[test]
+fn connections_count_as_load_and_have_a_limit() {
+    let (one, two) = (Server::redis(), Server::redis());
+    let open = |weir: &Weir| {
+        let mut conn = weir.connect();
+        conn.send("PING\r\n");
+        conn.expect("+PONG\r\n");
+        conn
+    };
+    let upstream = format!("{}\nbalance = \"least_conn\"", servers(&[&one, &two]));
+    let weir = relaying("", &upstream);
+    let _open: Vec<_> = (0..8).map(|_| open(&weir)).collect();
+    let accepted = |server: &Server| server.accepted.load(Ordering::Relaxed);
+    assert_eq!((accepted(&one), accepted(&two)), (4, 4));
+
+    let (one, two) = (Server::redis(), Server::redis());
+    let upstream = format!(
+        "servers = [{{ address = \"{}\", connections = 1 }}, {{ address = \"{}\", connections = 2 }}]\ntimeouts = {{ queue = \"200ms\" }}",
+        one.address, two.address
+    );
+    let weir = relaying("", &upstream);
+    let mut open_ones: Vec<_> = (0..3).map(|_| open(&weir)).collect();
+    assert_eq!((accepted(&one), accepted(&two)), (1, 2));
+    assert_eq!(weir.connect().rest().1, End::Reset);
+    weir.entry_with("reason", "queue_timeout");
+    open_ones.pop();
+    open(&weir);
+}
+
 #[test]
 fn policies_and_limits_apply_to_connections() {
     let redis = Server::redis();
@@ -370,6 +475,45 @@ fn passthrough_routes_by_server_name() {
     conn.send(get("/"));
     assert_eq!(conn.rest().0, [21, 3, 1, 0, 2, 2, 50]);
     weir.entry_with("reason", "bad_client_hello");
+}
+
+#[test]
+fn passthrough_routes_by_protocol() {
+    let (dir, ca) = (Weir::dir(), Authority::new("test"));
+    let server = OpensslServer::start(&dir, "a.test", &ca);
+    let weir = Weir::start_in(
+        &dir,
+        &format!(
+            "[listen.\"127.0.0.1:0\".passthrough]\n\"a.test\" = {{ to = \"web\", alpn = {{ h2 = \"grpc\", \"acme-tls/1\" = \"acme\" }} }}\n\
+             [upstream]\nweb = [\"{0}\"]\ngrpc = [\"{0}\"]\nacme = [\"{0}\"]\n",
+            server.1
+        ),
+    );
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "web"),
+        (&["http/1.1"], "web"),
+        (&["h2", "http/1.1"], "grpc"),
+        (&["acme-tls/1"], "acme"),
+        (&["x", "acme-tls/1", "h2"], "acme"),
+    ];
+    for (number, (protocols, upstream)) in cases.into_iter().enumerate() {
+        let mut config = tls_config(&ca.pem, DEFAULT_VERSIONS);
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let name = ServerName::try_from("a.test").unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(weir.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut stream = StreamOwned::new(client, socket);
+        let line = format!("{number}\n");
+        stream.write_all(line.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        drop(stream);
+        let entry = weir.entry_with("upstream", upstream);
+        assert_eq!(entry.text("upstream"), upstream, "{protocols:?}");
+    }
 }
 
 /// Speaks as much of PostgreSQL's protocol (version 3) as `psql -c` needs: no TLS, no password, one row.

@@ -245,3 +245,82 @@ fn answers_leave_from_the_address_that_was_asked() {
     }
     drop(weir);
 }
+
+/// Datagrams that arrive together go on together, and arrive as they were sent. The second Weir gets from the first what the
+/// system has joined.
+#[test]
+fn datagrams_that_travel_together_stay_apart() {
+    let server = Server::echo();
+    let (_second, address) = passing("udp = \"up\"", &[&server]);
+    let second = Server {
+        address,
+        received: Arc::default(),
+    };
+    let (weir, address) = passing("udp = \"up\"", &[&second]);
+    let socket = client(address);
+    let lengths = [
+        &[100; 20][..],
+        &[100, 100, 40, 100],
+        &[0, 0, 1, 0],
+        &[1_200; 30],
+        &[1_200, 1_201, 7],
+        &[65_507, 9, 30_000, 30_000, 30_000],
+        &[4_000; 9],
+    ];
+    for lengths in lengths {
+        let sent: Vec<Vec<u8>> = (0..)
+            .zip(lengths)
+            .map(|(n, &length)| (0..length).map(|at| (at * 7 + n) as u8).collect())
+            .collect();
+        weir.while_stopped(|| {
+            for datagram in &sent {
+                socket.send(datagram).unwrap();
+            }
+        });
+        for datagram in &sent {
+            let got = receive(&socket);
+            assert!(got == *datagram, "{} of {}", got.len(), datagram.len());
+        }
+    }
+}
+
+#[test]
+fn a_flow_gets_no_more_answers_than_it_may_have() {
+    let chatty = Server::start(|_, _| (0..6).map(|n| vec![n; 50]).collect());
+    let (weir, address) = passing("udp = { to = \"up\", replies = 2 }", &[&chatty]);
+    let socket = client(address);
+    socket.send(b"x").unwrap();
+    assert_eq!(
+        (receive(&socket), receive(&socket)),
+        (vec![0; 50], vec![1; 50])
+    );
+    let entry = weir.entry_with("version", "UDP");
+    assert_eq!(entry.number("bytes_out"), 100.0);
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    assert!(socket.recv(&mut [0; 50]).is_err());
+}
+
+#[test]
+fn an_endpoint_that_refuses_datagrams_is_ejected() {
+    let server = Server::echo();
+    let dead = Server {
+        address: free_port(),
+        received: Arc::default(),
+    };
+    let (weir, address) = passing("udp = \"up\"", &[&dead, &server]);
+    for _ in 0..60 {
+        let socket = client(address);
+        socket.send(b"x").unwrap();
+        // Weir learns of the refusal before it sends the next datagram of the flow.
+        std::thread::sleep(Duration::from_millis(2));
+        socket.send(b"y").unwrap();
+    }
+    weir.wait_for("is ejected for 30 s: requests fail (connect)");
+    for _ in 0..20 {
+        let socket = client(address);
+        socket.send(b"x").unwrap();
+        assert_eq!(receive(&socket), b"x");
+    }
+}

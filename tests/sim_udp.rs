@@ -6,12 +6,13 @@ mod sim;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sim::{Rig, check};
 use weir::io::sim::{Sim, SimDatagrams, World, at};
-use weir::io::{Address, Datagrams, Net};
+use weir::io::{Address, DatagramPath, DatagramTrain, Datagrams, Net};
 
 const FRONT: &str = "10.1.0.1:53";
 const ENDPOINTS: [&str; 3] = ["10.2.0.1:53", "10.2.0.2:53", "10.2.0.3:53"];
@@ -25,8 +26,17 @@ fn config(udp: &str) -> String {
 
 async fn receive(socket: &SimDatagrams) -> std::io::Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
-    poll_fn(|cx| socket.poll_receive(cx, &mut |bytes, _| all.push(bytes.to_vec()))).await?;
+    poll_fn(|cx| {
+        socket.poll_receive(cx, &mut |train, _| {
+            all.extend(train.datagrams().map(<[u8]>::to_vec))
+        })
+    })
+    .await?;
     Ok(all)
+}
+
+fn send(socket: &SimDatagrams, bytes: &[u8], path: Option<&DatagramPath>) {
+    socket.send(DatagramTrain::single(&[IoSlice::new(bytes)]), path);
 }
 
 type Seen = Rc<RefCell<HashMap<Vec<u8>, usize>>>;
@@ -41,7 +51,9 @@ fn start_endpoints(world: &World) -> Seen {
             loop {
                 let mut arrived = Vec::new();
                 let received = poll_fn(|cx| {
-                    socket.poll_receive(cx, &mut |bytes, path| arrived.push((bytes.to_vec(), path)))
+                    socket.poll_receive(cx, &mut |train, path| {
+                        arrived.extend(train.datagrams().map(|bytes| (bytes.to_vec(), path)));
+                    })
                 });
                 if received.await.is_err() {
                     return;
@@ -50,7 +62,7 @@ fn start_endpoints(world: &World) -> Seen {
                     let client = bytes[..1].to_vec();
                     let known = *seen.borrow_mut().entry(client).or_insert(number);
                     assert_eq!(known, number, "a client has one endpoint");
-                    let _ = socket.send(&bytes, Some(&path));
+                    send(&socket, &bytes, Some(&path));
                 }
             }
         });
@@ -80,7 +92,7 @@ fn datagrams_of_a_client_reach_one_endpoint_and_come_back() {
             world.spawn(async move {
                 let socket = open(&net);
                 for round in 0..20 {
-                    socket.send(&[client, round], None).unwrap();
+                    send(&socket, &[client, round], None);
                     if lost {
                         net.sleep_until(net.now() + Duration::from_millis(50)).await;
                         continue;
@@ -114,7 +126,7 @@ fn flows_end_after_their_answers_and_after_silence() {
             let sockets: Vec<_> = (0..10).map(|_| open(&net)).collect();
             for (client, socket) in sockets.iter().enumerate() {
                 for _ in 0..2 {
-                    socket.send(&[client as u8], None).unwrap();
+                    send(socket, &[client as u8], None);
                     receive(socket).await.unwrap();
                 }
             }
@@ -141,7 +153,7 @@ fn a_drain_waits_for_flows_and_cuts_them_off() {
             let socket = open(&net);
             let mut rounds = 0;
             while rounds < 10 {
-                socket.send(&[1], None).unwrap();
+                send(&socket, &[1], None);
                 receive(&socket).await.unwrap();
                 is_ready.set(true);
                 rounds += usize::from(draining.get());

@@ -334,6 +334,7 @@ static_resources:
 
 WEIR = """
 cores = "{core}"
+timeouts = {{ grace = "1s" }}
 
 [listen."127.0.0.1:{port}"]
 

@@ -13,6 +13,9 @@
 mod chunk;
 mod clock;
 mod datagram;
+mod datagram_batch;
+mod datagram_send;
+mod datagram_train;
 mod inherited;
 mod os;
 mod pipe;
@@ -34,7 +37,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use chunk::{Charge, Chunk, OutBlock, Pool, ReceiveBlock};
-pub use datagram::{DATAGRAM_BYTES_MAX, DatagramPath, Datagrams};
+pub use datagram::{DATAGRAM_BYTES_MAX, DatagramPath, Datagrams, SentDatagrams};
+pub use datagram_train::DatagramTrain;
 pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SharedSocket, SocketOrigin, bound_unsent};
 pub use zeroed::zeroed_words;

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::client_hello::{ClientHello, read_client_hello};
+use super::connection_verdict::ConnectionVerdict;
 use super::endpoint_attempts::{EndpointAttempts, WaitingClient};
 use super::relay::relay;
 use super::relay_record::RelayRecord;
@@ -110,10 +111,13 @@ impl<N: Net> RelayConnection<N> {
         self.record.upstream = Some(upstream);
         let planned = plan.plan.upstream(upstream).ok_or(Reason::Internal)?;
         let upstream = plan.upstreams.get(upstream.0 as usize);
+        let upstream = upstream.ok_or(Reason::Internal)?;
+        let guarded = upstream.admit_connection(core.net.now())?;
+        let mut verdict = ConnectionVerdict::new(core, planned, upstream, guarded);
         let client = accepted.wire.peer;
         let attempts = EndpointAttempts {
             plan: planned,
-            upstream: upstream.ok_or(Reason::Internal)?,
+            upstream,
             listener: &accepted.admission.listener,
             timeout: self
                 .listener
@@ -130,7 +134,11 @@ impl<N: Net> RelayConnection<N> {
         };
         // In a box: the state of a connect is large, and a relay lasts longer.
         let connecting = Box::pin(attempts.connect(&mut waiting, &mut self.record));
-        let mut leased = connecting.await?;
+        let connected = connecting.await;
+        let mut leased = connected.map_err(|fault| {
+            verdict.not_connected(fault);
+            fault.reason
+        })?;
         let sent = waiting.send_first(&mut leased.wire.tx);
         let _charge = core.net.pool().charge(IDLE_CONNECTION_BYTES);
         let relayed = relay(
@@ -139,14 +147,16 @@ impl<N: Net> RelayConnection<N> {
             &mut accepted.wire,
             &mut leased.wire,
             self.listener.timeouts.idle,
+            || verdict.served(&leased.endpoint),
         );
         let mut relayed = relayed.await;
+        verdict.ended(&leased.endpoint, relayed);
         relayed.from_client += sent;
         self.record.take(relayed);
         Ok(())
     }
 
-    /// Receives the ClientHello, and finds the upstream of its server name. Returns the bytes received too.
+    /// Receives the ClientHello, and finds the upstream of its server name and protocols. Returns the bytes received too.
     async fn peek(
         &mut self,
         core: &Rc<Core<N>>,
@@ -167,7 +177,7 @@ impl<N: Net> RelayConnection<N> {
         };
         self.record.sni = hello.server_name.clone().unwrap_or_default();
         match names.find(hello.server_name.as_deref()) {
-            Some(upstream) => Ok((upstream, inbox.take())),
+            Some(target) => Ok((target.choose(&hello.protocols), inbox.take())),
             None => {
                 refuse(core, accepted, Alert::UnrecognizedName).await;
                 Err(Reason::UnknownServerName)

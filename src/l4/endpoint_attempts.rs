@@ -23,8 +23,8 @@ use crate::upstream::{
 pub(super) struct LeasedWire<N: Net> {
     pub(super) wire: Wire<N>,
     _permit: ConnectionPermit<N>,
-    /// The connection counts as one request in flight to balancers.
-    _request: RequestInFlight<N>,
+    /// The endpoint. The connection counts as one request in flight to balancers.
+    pub(super) endpoint: RequestInFlight<N>,
 }
 
 /// A client's connection that waits for one to an endpoint.
@@ -108,7 +108,8 @@ impl<N: Net> EndpointAttempts<'_, N> {
         &self,
         waiting: &mut WaitingClient<'_, N>,
         record: &mut RelayRecord,
-    ) -> Result<LeasedWire<N>, Reason> {
+    ) -> Result<LeasedWire<N>, Fault> {
+        let internal = Fault::local(Phase::Connect, Reason::Internal);
         let need = ConnectionNeed {
             owner: self.plan.proxy_protocol.and(self.client),
             must_be_fresh: true,
@@ -135,9 +136,9 @@ impl<N: Net> EndpointAttempts<'_, N> {
             record.attempts += 1;
             record.errno = 0;
             let endpoint = self.upstream.endpoints.get(index as usize);
-            let endpoint = endpoint.ok_or(Reason::Internal)?;
+            let endpoint = endpoint.ok_or(internal)?;
             let request = RequestInFlight::begin(endpoint.clone());
-            let permit = permit_of(offer).ok_or(Reason::Internal)?;
+            let permit = permit_of(offer).ok_or(internal)?;
             let mut spent = Duration::ZERO;
             let connected = connector.connect(&request, permit, need, waiting, &mut spent);
             let connected = connected.await;
@@ -149,7 +150,7 @@ impl<N: Net> EndpointAttempts<'_, N> {
                     return Ok(LeasedWire {
                         wire: leased.connection.into_wire(),
                         _permit: leased.permit,
-                        _request: request,
+                        endpoint: request,
                     });
                 }
                 Err(failure) => failure,
@@ -158,12 +159,14 @@ impl<N: Net> EndpointAttempts<'_, N> {
             if fault.side == Side::Upstream {
                 request.count_failure(fault.reason, errno);
                 request.observe_failure(waiting.core.net.now());
+                let eject = self.plan.eject.as_ref();
+                self.upstream.record_fault(&request, eject, fault);
             }
             let may_go_on = fault.retry == Retry::Always
                 && record.attempts < self.plan.retry.connects_max
                 && self.upstream.has_untried(&tried);
             if !may_go_on {
-                return Err(fault.reason);
+                return Err(fault);
             }
             waiting.core.obs.borrow().retry(self.upstream.id());
         }
@@ -176,18 +179,19 @@ impl<N: Net> EndpointAttempts<'_, N> {
         need: ConnectionNeed,
         waiting: &mut WaitingClient<'_, N>,
         record: &mut RelayRecord,
-    ) -> Result<(u32, ConnectionOffer<N>), Reason> {
+    ) -> Result<(u32, ConnectionOffer<N>), Fault> {
+        let fault = |reason| Fault::local(Phase::Connect, reason);
         if !self.upstream.has_usable() {
-            return Err(match self.upstream.has_unresolved() {
+            return Err(fault(match self.upstream.has_unresolved() {
                 true => Reason::Unresolved,
                 false => Reason::NoEndpoint,
-            });
+            }));
         }
         let core = waiting.core;
         let began = core.net.now();
         let left = self.plan.timeouts.queue.saturating_sub(record.queue_time);
         let place = self.upstream.enqueue(tried);
-        let mut place = place.ok_or(Reason::UpstreamLimit)?;
+        let mut place = place.ok_or_else(|| fault(Reason::UpstreamLimit))?;
         let offered = waiting.until(began + left, |cx| {
             let (index, offer) = ready!(place.poll_offer(cx));
             let endpoint: Option<&Rc<Endpoint<N>>> = self.upstream.endpoints.get(index as usize);
@@ -195,8 +199,8 @@ impl<N: Net> EndpointAttempts<'_, N> {
         });
         let offered = offered.await;
         record.queue_time += core.net.now().since(began);
-        let offered = offered.map_err(|fault| fault.reason)?;
-        offered.ok_or(Reason::QueueTimeout)?.ok_or(Reason::Internal)
+        let offered = offered?.ok_or_else(|| fault(Reason::QueueTimeout))?;
+        offered.ok_or_else(|| fault(Reason::Internal))
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod client_hello;
 mod connection;
+mod connection_verdict;
 mod endpoint_attempts;
 mod flow_table;
 mod relay;

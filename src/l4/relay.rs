@@ -45,13 +45,14 @@ pub(super) enum RelayEnd {
 /// Passes bytes on. A side that ends its direction ends the same direction of the other side, and may go on receiving.
 /// A side that breaks resets the other side, and so does a relay that ends for any other cause, so that no peer takes a
 /// part of a stream for the whole. Ends if no byte has moved for `idle`, or if one side has taken none of its queued
-/// bytes for as long.
+/// bytes for as long. Calls `served` when the first byte of the endpoint arrives.
 pub(super) async fn relay<N: Net>(
     core: &Rc<Core<N>>,
     timer: &Timer,
     client: &mut Wire<N>,
     endpoint: &mut Wire<N>,
     idle: Duration,
+    mut served: impl FnMut(),
 ) -> Relayed {
     let now = core.net.now();
     let (mut there, mut back) = (Direction::new(now), Direction::new(now));
@@ -64,7 +65,11 @@ pub(super) async fn relay<N: Net>(
         let now = core.net.now();
         let (from, to) = (&mut *client, &mut *endpoint);
         let up = there.poll(cx, core, (&mut from.rx, &mut to.tx), now);
+        let is_served = back.bytes > 0;
         let down = back.poll(cx, core, (&mut to.rx, &mut from.tx), now);
+        if !is_served && back.bytes > 0 {
+            served();
+        }
         let end = match (up, down) {
             (Err(Broken::Source), _) | (_, Err(Broken::Sink)) => RelayEnd::ClientBroke,
             (Err(Broken::Sink), _) | (_, Err(Broken::Source)) => RelayEnd::EndpointBroke,

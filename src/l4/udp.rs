@@ -6,21 +6,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::connection_verdict::ConnectionVerdict;
 use super::flow_table::FlowTable;
 use super::relay_record::RelayRecord;
 use super::steps::{RelayClient, run_steps};
 use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange::CorePlan;
-use crate::fault::Reason;
-use crate::io::{Address, DatagramPath, Datagrams, Instant, Net, errno};
+use crate::fault::{Fault, Reason};
+use crate::io::{Address, DatagramPath, DatagramTrain, Datagrams, Instant, Net, errno};
 use crate::limits::FLOW_KEY_SEED;
 use crate::obs::{DatagramTally, DropCause};
-use crate::plan::{ListenerTarget, UdpPlan};
+use crate::plan::{ListenerTarget, UdpPlan, UpstreamId};
 use crate::policy::Facts;
+use crate::upstream::{GuardedConnection, RequestInFlight};
 
 /// Passes the datagrams of one listener on.
 pub struct UdpListener<N: Net> {
@@ -63,6 +66,14 @@ impl FlowEnd {
         reason: None,
         errno: 0,
     };
+
+    /// The endpoint refuses datagrams.
+    fn refused(error: &io::Error) -> Self {
+        Self {
+            reason: Some(Reason::ConnectFailed),
+            errno: errno(error),
+        }
+    }
 
     fn of(reason: Reason) -> Self {
         Self {
@@ -109,9 +120,9 @@ impl<N: Net> UdpListener<N> {
                 self.socket.wake_later(cx);
                 break;
             }
-            let received = self.socket.poll_receive(cx, &mut |bytes, path| {
-                core.share.spend(1);
-                self.take(bytes, path);
+            let received = self.socket.poll_receive(cx, &mut |train, path| {
+                core.share.spend(train.count() as u32);
+                self.take(train, path);
             });
             match received {
                 Poll::Ready(Ok(())) => {}
@@ -156,9 +167,10 @@ impl<N: Net> UdpListener<N> {
         }
     }
 
-    /// Passes a client's datagram on.
-    fn take(self: &Rc<Self>, bytes: &[u8], path: DatagramPath) {
-        self.tally.borrow_mut().received += 1;
+    /// Passes datagrams of a client on.
+    fn take(self: &Rc<Self>, train: DatagramTrain<'_>, path: DatagramPath) {
+        let count = train.count() as u32;
+        self.tally.borrow_mut().received += count;
         let known = self
             .flows
             .borrow_mut()
@@ -167,34 +179,49 @@ impl<N: Net> UdpListener<N> {
             Some(flow) => flow,
             None => match self.open(path) {
                 Ok(flow) => flow,
-                Err(cause) => return self.tally.borrow_mut().drop_for(cause),
+                Err(cause) => return self.tally.borrow_mut().drop_for(cause, count),
             },
         };
-        match flow.socket.send(bytes, None) {
-            Ok(()) => flow.bytes_in.set(flow.bytes_in.get() + bytes.len() as u64),
-            Err(_) => self.tally.borrow_mut().drop_for(DropCause::Unsent),
+        let sent = flow.socket.send(train, None);
+        let bytes = train_bytes(train, sent.count);
+        flow.bytes_in.set(flow.bytes_in.get() + bytes);
+        self.count_unsent(count, sent.count);
+        if let Some(error) = sent.error
+            && is_refusal(&error)
+        {
+            self.end(&flow, FlowEnd::refused(&error));
         }
     }
 
-    /// Passes an endpoint's datagram back.
-    fn take_reply(&self, flow: &Flow<N>, bytes: &[u8]) {
+    /// Passes datagrams of an endpoint back.
+    fn take_replies(&self, flow: &Flow<N>, train: DatagramTrain<'_>) {
         if flow.ended.get().is_some() {
             return;
         }
+        let left = match flow.replies_max {
+            0 => u32::MAX,
+            most => most.saturating_sub(flow.replies.get()),
+        };
+        let train = train.first(left as usize);
+        let count = train.count() as u32;
         self.flows
             .borrow_mut()
             .touch(flow.path.peer, self.core.net.now());
-        match self.socket.send(bytes, Some(&flow.path)) {
-            Ok(()) => {
-                self.tally.borrow_mut().sent += 1;
-                flow.bytes_out
-                    .set(flow.bytes_out.get() + bytes.len() as u64);
-            }
-            Err(_) => self.tally.borrow_mut().drop_for(DropCause::Unsent),
-        }
-        flow.replies.set(flow.replies.get().saturating_add(1));
+        let sent = self.socket.send(train, Some(&flow.path));
+        self.tally.borrow_mut().sent += sent.count as u32;
+        let bytes = train_bytes(train, sent.count);
+        flow.bytes_out.set(flow.bytes_out.get() + bytes);
+        self.count_unsent(count, sent.count);
+        flow.replies.set(flow.replies.get().saturating_add(count));
         if flow.replies_max > 0 && flow.replies.get() >= flow.replies_max {
             flow.ended.set(Some(FlowEnd::ORDERLY));
+        }
+    }
+
+    fn count_unsent(&self, count: u32, sent: usize) {
+        let unsent = count.saturating_sub(sent as u32);
+        if unsent > 0 {
+            self.tally.borrow_mut().drop_for(DropCause::Unsent, unsent);
         }
     }
 
@@ -226,13 +253,21 @@ impl<N: Net> UdpListener<N> {
         let admission = admission.map_err(|_| DropCause::Refused)?;
         record.upstream = Some(udp.upstream);
         let upstream = plan.upstreams.get(udp.upstream.0 as usize);
-        let picked = upstream.and_then(|upstream| upstream.pick_for_key(key_of(path.peer)));
+        let upstream = upstream.ok_or(DropCause::NoEndpoint)?;
+        let guarded = upstream.admit_connection(core.net.now());
+        let guarded = guarded.map_err(|reason| {
+            record.reason = Some(reason);
+            record.report_refused(core);
+            DropCause::Refused
+        })?;
+        let picked = upstream.pick_for_key(key_of(path.peer));
         let (index, endpoint) = picked.ok_or(DropCause::NoEndpoint)?;
         record.endpoint = Some(index);
         record.attempts = 1;
         let Address::Ip(address) = endpoint.address else {
             return Err(DropCause::NoEndpoint);
         };
+        let request = RequestInFlight::begin(endpoint.clone());
         let socket = core.net.connect_datagrams(address).map_err(|error| {
             endpoint.count_failure(Reason::from_connect(&error), errno(&error));
             DropCause::NoEndpoint
@@ -250,9 +285,14 @@ impl<N: Net> UdpListener<N> {
         self.flows
             .borrow_mut()
             .add(path.peer, flow.clone(), core.net.now());
-        let served = self
-            .clone()
-            .serve(flow.clone(), plan, record, facts, admission);
+        let keeps = (facts, admission);
+        let served = self.clone().serve(
+            flow.clone(),
+            (plan.clone(), guarded),
+            request,
+            record,
+            keeps,
+        );
         core.net.spawn(served);
         Ok(flow)
     }
@@ -261,12 +301,25 @@ impl<N: Net> UdpListener<N> {
     async fn serve(
         self: Rc<Self>,
         flow: Rc<Flow<N>>,
-        plan: Rc<CorePlan<N>>,
+        (plan, guarded): (Rc<CorePlan<N>>, Option<GuardedConnection>),
+        request: RequestInFlight<N>,
         mut record: RelayRecord,
-        facts: Facts,
-        admission: Admission<N>,
+        keeps: (Facts, Admission<N>),
     ) {
-        let end = poll_fn(|cx| self.poll_flow(cx, &flow)).await;
+        let id = record.upstream.unwrap_or(UpstreamId(u32::MAX));
+        let upstream = plan.upstreams.get(id.0 as usize);
+        let verdict = plan.plan.upstream(id).zip(upstream);
+        let mut verdict = verdict.map(|(planned, upstream)| {
+            ConnectionVerdict::new(&self.core, planned, upstream, guarded)
+        });
+        let end = poll_fn(|cx| {
+            let end = self.poll_flow(cx, &flow);
+            if let Some(verdict) = verdict.as_mut().filter(|_| flow.replies.get() > 0) {
+                verdict.served(&request);
+            }
+            end
+        });
+        let end = end.await;
         // The flow that has the client's place now may be a later one.
         let is_current = {
             let mut flows = self.flows.borrow_mut();
@@ -283,16 +336,13 @@ impl<N: Net> UdpListener<N> {
         }
         (record.bytes_in, record.bytes_out) = (flow.bytes_in.get(), flow.bytes_out.get());
         (record.reason, record.errno) = (end.reason, end.errno);
-        if end.errno > 0
-            && let (Some(upstream), Some(reason)) = (record.upstream, end.reason)
+        if let (Some(reason), true) = (end.reason, end.errno > 0)
+            && let Some(verdict) = &mut verdict
         {
-            let upstream = plan.upstreams.get(upstream.0 as usize);
-            let index = record.endpoint.unwrap_or(u32::MAX) as usize;
-            let endpoint = upstream.and_then(|upstream| upstream.endpoints.get(index));
-            endpoint.inspect(|endpoint| endpoint.count_failure(reason, end.errno));
+            verdict.failed(&request, Fault::connect(reason), end.errno);
         }
         record.report(&self.core, &plan);
-        drop((facts, admission));
+        drop(keeps);
     }
 
     fn poll_flow(&self, cx: &mut Context<'_>, flow: &Flow<N>) -> Poll<FlowEnd> {
@@ -307,17 +357,14 @@ impl<N: Net> UdpListener<N> {
                 flow.socket.wake_later(cx);
                 break Poll::Pending;
             }
-            let received = flow.socket.poll_receive(cx, &mut |bytes, _| {
-                core.share.spend(1);
-                self.take_reply(flow, bytes);
+            let received = flow.socket.poll_receive(cx, &mut |train, _| {
+                core.share.spend(train.count() as u32);
+                self.take_replies(flow, train);
             });
             match received {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    break Poll::Ready(FlowEnd {
-                        reason: Some(Reason::ConnectFailed),
-                        errno: errno(&error),
-                    });
+                    break Poll::Ready(FlowEnd::refused(&error));
                 }
                 Poll::Pending => break Poll::Pending,
             }
@@ -334,11 +381,18 @@ impl<N: Net> UdpListener<N> {
             client.and_then(|client| flows.remove(client))
         };
         let Some(flow) = oldest else { return false };
-        flow.ended.set(Some(end));
+        self.end(&flow, end);
+        true
+    }
+
+    /// Ends a flow.
+    fn end(&self, flow: &Flow<N>, end: FlowEnd) {
+        if flow.ended.get().is_none() {
+            flow.ended.set(Some(end));
+        }
         if let Some(task) = flow.task.take() {
             task.wake();
         }
-        true
     }
 
     fn report_tally(&self) {
@@ -353,6 +407,23 @@ impl<N: Net> UdpListener<N> {
             task.wake();
         }
     }
+}
+
+/// Bytes of the first `count` datagrams.
+fn train_bytes(train: DatagramTrain<'_>, count: usize) -> u64 {
+    match count {
+        0 => 0,
+        _ => train.first(count).bytes() as u64,
+    }
+}
+
+/// Whether an error says that the endpoint, or the way to it, takes no datagrams (ICMP). Others concern one datagram.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionRefused | HostUnreachable | NetworkUnreachable
+    )
 }
 
 /// The key of a client: the same on every core and in every process.

@@ -54,10 +54,10 @@ pub struct DatagramTally {
 }
 
 impl DatagramTally {
-    /// Counts a dropped datagram.
-    pub fn drop_for(&mut self, cause: DropCause) {
+    /// Counts dropped datagrams.
+    pub fn drop_for(&mut self, cause: DropCause, datagrams: u32) {
         if let Some(count) = self.dropped.get_mut(cause as usize) {
-            *count += 1;
+            *count += datagrams;
         }
     }
 }

@@ -60,18 +60,50 @@ pub struct UdpPlan {
 /// The upstreams of TLS connections by the name that their clients ask for.
 #[derive(Debug, Default)]
 pub struct ServerNames {
-    exact: HashMap<Box<str>, UpstreamId>,
+    exact: HashMap<Box<str>, NameTarget>,
     /// By what follows the star and the dot.
-    wildcard: HashMap<Box<str>, UpstreamId>,
+    wildcard: HashMap<Box<str>, NameTarget>,
     /// For every other name, and for clients that ask for none.
-    any: Option<UpstreamId>,
+    any: Option<NameTarget>,
+}
+
+/// The upstreams of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameTarget {
+    /// For clients that offer none of the protocols below.
+    pub to: UpstreamId,
+    /// By protocol of ALPN.
+    pub by_protocol: Vec<(Box<str>, UpstreamId)>,
+}
+
+impl NameTarget {
+    fn compile(route: &ServerNameRoute) -> Self {
+        let protocols = route.alpn.iter();
+        Self {
+            to: id_of(&route.to),
+            by_protocol: protocols
+                .map(|(protocol, to)| (protocol.as_str().into(), id_of(to)))
+                .collect(),
+        }
+    }
+
+    /// The upstream for a client with these protocols: that of the first one that has an entry.
+    #[must_use]
+    pub fn choose(&self, protocols: &[Box<[u8]>]) -> UpstreamId {
+        let entry = |protocol: &[u8]| {
+            let mut entries = self.by_protocol.iter();
+            entries.find(|(name, _)| name.as_bytes() == protocol)
+        };
+        let found = protocols.iter().find_map(|protocol| entry(protocol));
+        found.map_or(self.to, |(_, to)| *to)
+    }
 }
 
 impl ServerNames {
     fn new(routes: &[ServerNameRoute]) -> Self {
         let mut names = Self::default();
         for route in routes {
-            let to = id_of(&route.to);
+            let to = NameTarget::compile(route);
             match &route.name {
                 HostMatch::Any => names.any = Some(to),
                 HostMatch::Exact(name) => drop(names.exact.insert(name.as_str().into(), to)),
@@ -81,11 +113,12 @@ impl ServerNames {
         names
     }
 
-    /// The upstream for a client that asks for this name, in any case of letters: the entry of the whole name, else the
+    /// The upstreams for a client that asks for this name, in any case of letters: the entry of the whole name, else the
     /// longest wildcard, else `*`.
     #[must_use]
-    pub fn find(&self, name: Option<&str>) -> Option<UpstreamId> {
-        let Some(name) = name else { return self.any };
+    pub fn find(&self, name: Option<&str>) -> Option<&NameTarget> {
+        let any = self.any.as_ref();
+        let Some(name) = name else { return any };
         let lower = name.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
         let parents = name.match_indices('.').filter(|(at, _)| *at > 0);
@@ -95,18 +128,22 @@ impl ServerNames {
                 .into_iter()
                 .find_map(|parent| self.wildcard.get(parent))
         };
-        let found = self.exact.get(name).or_else(wildcard).copied();
-        found.or(self.any)
+        self.exact.get(name).or_else(wildcard).or(any)
     }
 
-    /// Every entry: its name as in the file, and its upstream.
+    /// Every entry: its name as in the file, with the protocol if it has one, and its upstream.
     pub fn entries(&self) -> impl Iterator<Item = (String, UpstreamId)> {
-        let exact = self.exact.iter().map(|(name, to)| (name.to_string(), *to));
+        let exact = self.exact.iter().map(|(name, to)| (name.to_string(), to));
         let wildcard = self.wildcard.iter();
-        let wildcard = wildcard.map(|(name, to)| (format!("*.{name}"), *to));
-        exact
-            .chain(wildcard)
-            .chain(self.any.map(|to| ("*".to_owned(), to)))
+        let wildcard = wildcard.map(|(name, to)| (format!("*.{name}"), to));
+        let any = self.any.iter().map(|to| ("*".to_owned(), to));
+        exact.chain(wildcard).chain(any).flat_map(|(name, target)| {
+            let protocols = target.by_protocol.iter();
+            let of_protocols: Vec<_> = protocols
+                .map(|(protocol, to)| (format!("{name} {protocol}"), *to))
+                .collect();
+            of_protocols.into_iter().chain([(name, target.to)])
+        })
     }
 }
 
@@ -143,6 +180,7 @@ mod tests {
                 index,
                 position: weir_config::Position::default(),
             },
+            alpn: Vec::new(),
         });
         ServerNames::new(&routes.collect::<Vec<_>>())
     }
@@ -150,7 +188,7 @@ mod tests {
     #[test]
     fn the_most_specific_entry_has_the_name() {
         let all = names(&["db.example.com", "*.example.com", "*.eu.example.com", "*"]);
-        let find = |name| all.find(name).map(|id| id.0);
+        let find = |name| all.find(name).map(|target| target.to.0);
         assert_eq!(find(Some("db.example.com")), Some(0));
         assert_eq!(find(Some("DB.Example.COM")), Some(0));
         assert_eq!(find(Some("db.example.com.")), Some(0));
@@ -162,5 +200,27 @@ mod tests {
         assert_eq!(find(None), Some(3));
         assert_eq!(names(&["*.example.com"]).find(None), None);
         assert_eq!(names(&["*.example.com"]).find(Some("example.com")), None);
+    }
+
+    #[test]
+    fn the_first_protocol_with_an_entry_decides() {
+        let target = NameTarget {
+            to: UpstreamId(0),
+            by_protocol: vec![
+                ("h2".into(), UpstreamId(1)),
+                ("acme-tls/1".into(), UpstreamId(2)),
+            ],
+        };
+        let choose = |offered: &[&str]| {
+            let offered: Vec<Box<[u8]>> =
+                offered.iter().map(|name| name.as_bytes().into()).collect();
+            target.choose(&offered).0
+        };
+        assert_eq!(choose(&[]), 0);
+        assert_eq!(choose(&["http/1.1"]), 0);
+        assert_eq!(choose(&["\u{a}\u{a}", "h2", "http/1.1"]), 1);
+        assert_eq!(choose(&["acme-tls/1"]), 2);
+        assert_eq!(choose(&["acme-tls/1", "h2"]), 2);
+        assert_eq!(choose(&["H2"]), 0);
     }
 }

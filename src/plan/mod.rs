@@ -44,7 +44,7 @@ pub use endpoints::{
 };
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
 pub use listener_diff::{KeptListener, ListenerDiff};
-pub use listener_target::{ListenerTarget, ServerNames, Transport, UdpPlan};
+pub use listener_target::{ListenerTarget, NameTarget, ServerNames, Transport, UdpPlan};
 pub use paths::PathObjection;
 pub use retry_plan::RetryPlan;
 pub use route_plan::{FixedAnswer, RoutePlan, RouteTarget};

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::balance::mix;
 use super::{Endpoint, Upstream};
 use crate::io::Net;
 
@@ -35,14 +36,6 @@ fn score(key: u64, name: u64, weight: u64) -> f64 {
     let mixed = mix(mix(key) ^ name);
     let even = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -(weight as f64) / even.ln()
-}
-
-/// Spreads every bit over the word (the finalizer of SplitMix64).
-pub(super) fn mix(mut word: u64) -> u64 {
-    word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]

@@ -124,6 +124,17 @@ impl BreakerState {
         now: Instant,
     ) -> bool {
         self.leave(plan);
+        self.judge(plan, pass, has_failed, now)
+    }
+
+    /// Counts the outcome of a request that goes on counting as running. Returns whether that opened the circuit.
+    pub(super) fn judge(
+        &self,
+        plan: &BreakerPlan,
+        pass: BreakerPass,
+        has_failed: bool,
+        now: Instant,
+    ) -> bool {
         let half_open_at = || millis(now) + plan.open_for.as_millis() as u64;
         match pass {
             BreakerPass::Trial(since) => {
@@ -167,7 +178,8 @@ impl BreakerState {
         Duration::from_millis(since.saturating_sub(millis(now)))
     }
 
-    fn leave(&self, plan: &BreakerPlan) {
+    /// Ends a request whose outcome is counted already.
+    pub(super) fn leave(&self, plan: &BreakerPlan) {
         if plan.requests_max.is_some() {
             let one_less = |requests: u64| requests.checked_sub(1);
             let _ = self.requests.fetch_update(AcqRel, Relaxed, one_less);

@@ -55,7 +55,7 @@ pub use in_flight::RequestInFlight;
 use latency::LatencyHistogram;
 pub use leased_connection::{ConnectionOwner, ConnectionPermit, LeasedConnection};
 use overload_guard::OverloadGuard;
-pub use overload_guard::{GuardedOutcome, GuardedRequest};
+pub use overload_guard::{GuardedConnection, GuardedOutcome, GuardedRequest};
 pub use request_queue::{ConnectionOffer, QueuedAttempt};
 use request_queue::{PlanMark, RequestQueue};
 use retry_budget::RetryBudget;

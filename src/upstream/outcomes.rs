@@ -49,6 +49,16 @@ impl<N: Net> Upstream<N> {
         }
     }
 
+    /// Notes a connection without HTTP on which the endpoint has sent bytes.
+    pub fn record_service(&self, endpoint: &Endpoint<N>, eject: Option<&Eject>) {
+        if eject.is_some_and(|eject| eject.success_rate.is_some()) {
+            endpoint.slot.count_outcome(true);
+        }
+        if eject.is_some() && (endpoint.outcomes.failures.get() > 0 || endpoint.is_on_trial()) {
+            self.record_success(endpoint);
+        }
+    }
+
     /// Notes an attempt that failed because of its endpoint.
     #[cold]
     pub fn record_fault(&self, endpoint: &Endpoint<N>, eject: Option<&Eject>, fault: Fault) {

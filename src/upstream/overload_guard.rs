@@ -37,6 +37,14 @@ pub struct GuardedOutcome {
     pub time: Option<Duration>,
 }
 
+/// A connection without HTTP that the breaker has let pass. It counts as a request until it is dropped. Dropping it
+/// unjudged says nothing about the upstream.
+pub struct GuardedConnection {
+    guard: Rc<OverloadGuard>,
+    pass: BreakerPass,
+    is_judged: bool,
+}
+
 impl OverloadGuard {
     /// The guard of an upstream that has rules, else `None`. Keeps what the `old` one has learned.
     pub(super) fn new(
@@ -64,21 +72,25 @@ impl OverloadGuard {
         {
             return Err(Reason::UpstreamOverloaded);
         }
-        let admitted = self
-            .breaker
-            .as_ref()
-            .map(|plan| self.count.breaker.admit(plan, now));
-        let pass = admitted.unwrap_or(Ok(BreakerPass::Closed)).map_err(|_| {
+        let pass = self.pass_breaker(now).inspect_err(|_| {
             if let Some(adaptive) = &self.adaptive {
                 adaptive.end(None, now);
             }
-            Reason::CircuitOpen
         })?;
         Ok(GuardedRequest {
             guard: self.clone(),
             pass,
             has_ended: false,
         })
+    }
+
+    fn pass_breaker(&self, now: Instant) -> Result<BreakerPass, Reason> {
+        let admitted = self
+            .breaker
+            .as_ref()
+            .map(|plan| self.count.breaker.admit(plan, now));
+        let admitted = admitted.unwrap_or(Ok(BreakerPass::Closed));
+        admitted.map_err(|_| Reason::CircuitOpen)
     }
 }
 
@@ -93,6 +105,22 @@ impl<N: Net> Upstream<N> {
             None => Ok(None),
             Some(guard) => guard.admit(now).map(Some),
         }
+    }
+
+    /// Lets a connection without HTTP pass, or says why not. `None`: the upstream has no breaker. Adaptive concurrency
+    /// does not apply, because only answers to requests tell how busy an upstream is.
+    ///
+    /// # Errors
+    /// The circuit is open.
+    pub fn admit_connection(&self, now: Instant) -> Result<Option<GuardedConnection>, Reason> {
+        let Some(guard) = self.guard.as_ref().filter(|guard| guard.breaker.is_some()) else {
+            return Ok(None);
+        };
+        Ok(Some(GuardedConnection {
+            guard: guard.clone(),
+            pass: guard.pass_breaker(now)?,
+            is_judged: false,
+        }))
     }
 
     /// When a client that was refused may come again, in seconds.
@@ -127,6 +155,28 @@ impl Drop for GuardedRequest {
         }
         if let Some(plan) = &self.guard.breaker {
             self.guard.count.breaker.end(plan, self.pass);
+        }
+    }
+}
+
+impl GuardedConnection {
+    /// Counts whether an endpoint serves the connection. Only the first call counts. Returns whether the failure opened
+    /// the circuit.
+    pub fn judge(&mut self, has_failed: bool, now: Instant) -> bool {
+        let breaker = &self.guard.count.breaker;
+        let plan = self.guard.breaker.as_ref().filter(|_| !self.is_judged);
+        self.is_judged = true;
+        plan.is_some_and(|plan| breaker.judge(plan, self.pass, has_failed, now))
+    }
+}
+
+impl Drop for GuardedConnection {
+    fn drop(&mut self) {
+        let breaker = &self.guard.count.breaker;
+        match (&self.guard.breaker, self.is_judged) {
+            (Some(plan), true) => breaker.leave(plan),
+            (Some(plan), false) => breaker.end(plan, self.pass),
+            (None, _) => {}
         }
     }
 }

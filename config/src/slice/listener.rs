@@ -18,8 +18,8 @@ use crate::slice::address_claims::{
 };
 use crate::slice::limits::{CONNECTIONS_MAX, Limits, report_unreachable_per_client};
 use crate::slice::listener_target::{
-    ListenerTable, ListenerTarget, PassthroughKind, RawTargets, RawUdp, UdpKind, check_keys,
-    check_limit_keys,
+    ListenerTable, ListenerTarget, PassthroughKind, RawNameTarget, RawTargets, RawUdp, UdpKind,
+    check_keys, check_limit_keys,
 };
 use crate::slice::listener_tls::{ListenTls, ListenTlsKind};
 use crate::slice::timeouts::{InListener, TimeoutsPatch};
@@ -164,7 +164,7 @@ table! {
         /// Passes TLS connections on without ending TLS, each to the upstream of the name that its client asks for
         /// (SNI): a name, `*.NAME` for all names below it, or `*` for every other and for clients that ask for none.
         /// Weir refuses a name that no entry has.
-        optional passthrough: Spanned<Vec<NamedEntry<Spanned<String>>>> = "passthrough" as PassthroughKind;
+        optional passthrough: Spanned<Vec<NamedEntry<RawNameTarget>>> = "passthrough" as PassthroughKind;
         /// Passes datagrams to an endpoint of this upstream, and its answers back. It may stand beside `tcp` or
         /// `passthrough`, as for DNS.
         optional udp: Spanned<RawUdp> = "udp" as UdpKind;

@@ -65,7 +65,10 @@ impl ListenerTarget {
             Self::Udp(udp) => (Some(&udp.to), &[][..]),
             Self::Passthrough(routes) => (None, &routes[..]),
         };
-        one.into_iter().chain(many.iter().map(|route| &route.to))
+        let many = many
+            .iter()
+            .flat_map(|route| route.alpn.iter().map(|(_, to)| to).chain([&route.to]));
+        one.into_iter().chain(many)
     }
 
     /// The key that says so; `None` for HTTP.
@@ -96,6 +99,8 @@ pub struct ServerNameRoute {
     pub name: HostMatch,
     /// The upstream of their connections.
     pub to: UpstreamTarget,
+    /// By protocol of ALPN, the upstream of connections whose clients offer it.
+    pub alpn: Vec<(String, UpstreamTarget)>,
 }
 
 /// `udp`.
@@ -114,7 +119,7 @@ pub struct UdpTarget {
 /// The three keys as a table has them.
 pub(crate) struct RawTargets {
     pub(crate) tcp: Option<Spanned<String>>,
-    pub(crate) passthrough: Option<Spanned<Vec<NamedEntry<Spanned<String>>>>>,
+    pub(crate) passthrough: Option<Spanned<Vec<NamedEntry<RawNameTarget>>>>,
     pub(crate) udp: Option<Spanned<RawUdp>>,
 }
 
@@ -126,7 +131,51 @@ impl KeyPlaceholder for ServerNameKey {
 }
 
 /// The value of `passthrough`.
-pub(crate) type PassthroughKind = SpannedKind<NamedEntries<ServerNameKey, SpannedKind<PlainText>>>;
+pub(crate) type PassthroughKind =
+    SpannedKind<NamedEntries<ServerNameKey, ShortOrLong<SpannedKind<PlainText>, RawNameTarget>>>;
+
+/// Keys of `alpn`.
+pub(crate) struct ProtocolKey;
+
+impl KeyPlaceholder for ProtocolKey {
+    const NAME: &'static str = "PROTOCOL";
+}
+
+/// The longest name of a protocol (RFC 7301, section 3.1).
+const PROTOCOL_BYTES_MAX: usize = 255;
+
+const NAME_TARGET_FOREIGN: &[ForeignName] = &[(&["upstream", "server", "servers"], "`to`")];
+
+table! {
+    /// Where the connections of one server name go. A name of an upstream stands for `to`.
+    RawNameTarget, "passthrough-name", "an entry of passthrough", foreign NAME_TARGET_FOREIGN {
+        /// The upstream of connections that no entry of `alpn` has.
+        required to: Spanned<String> = "to" as SpannedKind<PlainText>;
+        /// Upstreams by the protocol that clients offer (ALPN): PROTOCOL = NAME. Weir looks at the client's protocols in
+        /// the client's order and takes the first that stands here. Set it where servers behind one name speak different
+        /// protocols, such as `"acme-tls/1"`.
+        optional alpn: Vec<NamedEntry<Spanned<String>>> = "alpn" as NamedEntries<ProtocolKey, SpannedKind<PlainText>>;
+    }
+}
+
+impl From<Spanned<String>> for RawNameTarget {
+    /// All connections to this upstream.
+    fn from(to: Spanned<String>) -> Self {
+        Self {
+            span: to.span.clone(),
+            to,
+            alpn: None,
+        }
+    }
+}
+
+impl LongForm for RawNameTarget {
+    type Out = Self;
+
+    fn build(table: Self, _cx: &mut Decoder<'_>) -> Option<Self> {
+        Some(table)
+    }
+}
 
 /// The value of `udp`.
 pub(crate) type UdpKind = SpannedKind<ShortOrLong<SpannedKind<PlainText>, RawUdp>>;
@@ -253,8 +302,11 @@ impl RawTargets {
                     cx.error(Code::Duplicate, name.span.clone(), message);
                 }
                 if let Some(value) = value {
-                    let to = target(&value, cx);
-                    routes.push(ServerNameRoute { name: found, to });
+                    routes.push(ServerNameRoute {
+                        name: found,
+                        to: target(&value.to, cx),
+                        alpn: read_protocols(value.alpn.unwrap_or_default(), &target, cx),
+                    });
                 }
             }
             ListenerTarget::Passthrough(routes)
@@ -281,6 +333,26 @@ impl RawTargets {
             udp,
         }
     }
+}
+
+/// Reads `alpn` of an entry of `passthrough`.
+fn read_protocols(
+    entries: Vec<NamedEntry<Spanned<String>>>,
+    target: &impl Fn(&Spanned<String>, &mut Decoder<'_>) -> UpstreamTarget,
+    cx: &mut Decoder<'_>,
+) -> Vec<(String, UpstreamTarget)> {
+    let mut protocols = Vec::new();
+    for NamedEntry { name, value } in entries {
+        if !(1..=PROTOCOL_BYTES_MAX).contains(&name.value.len()) {
+            let message = format!("a protocol has 1 to {PROTOCOL_BYTES_MAX} bytes");
+            cx.error(Code::BadValue, name.span.clone(), message)
+                .help("write alpn = { h2 = \"NAME\" }");
+        }
+        if let Some(value) = value {
+            protocols.push((name.value, target(&value, cx)));
+        }
+    }
+    protocols
 }
 
 const OF_HTTP: &[&str] = &["http2", "request_id", "redirect_https", "underscores"];

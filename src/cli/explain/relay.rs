@@ -102,7 +102,13 @@ pub(in crate::cli) fn explain_relay(
         ListenerTarget::Passthrough(names) => {
             write_listener(&mut out, listener, "TLS passes through");
             let asked = (url.scheme == RelayScheme::Tls).then_some(url.host);
-            names.find(asked)
+            let target = names.find(asked);
+            let protocols = target.map(|target| target.by_protocol.as_slice());
+            for (protocol, to) in protocols.unwrap_or_default() {
+                let upstream = plan.upstream(*to).map_or("", |upstream| &*upstream.name);
+                let _ = writeln!(out, "alpn       {protocol} goes to upstream {upstream}");
+            }
+            target.map(|target| target.to)
         }
         ListenerTarget::Tcp(upstream) => {
             let tls = match listener.tls.is_some() {

@@ -5,7 +5,9 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::super::datagram::{self, DatagramPath, Datagrams};
+use super::super::datagram::{DatagramPath, Datagrams, SentDatagrams};
+use super::super::datagram_send;
+use super::super::datagram_train::DatagramTrain;
 use super::driver::Driver;
 use super::socket::RingSocket;
 
@@ -29,7 +31,7 @@ impl Datagrams for RingDatagrams {
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
-        each: &mut dyn FnMut(&[u8], DatagramPath),
+        each: &mut dyn FnMut(DatagramTrain<'_>, DatagramPath),
     ) -> Poll<io::Result<()>> {
         let socket = &self.socket;
         loop {
@@ -54,8 +56,8 @@ impl Datagrams for RingDatagrams {
         }
     }
 
-    fn send(&self, bytes: &[u8], path: Option<&DatagramPath>) -> io::Result<()> {
-        datagram::send(self.socket.fd(), bytes, path)
+    fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams {
+        datagram_send::send(self.socket.fd(), train, path)
     }
 
     fn wake_later(&self, cx: &Context<'_>) {

@@ -12,7 +12,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::super::Pool;
 use super::super::clock::Clock;
-use super::super::datagram::DatagramBatch;
+use super::super::datagram_batch::DatagramBatch;
 use super::super::pipe::Pipes;
 use super::listener::ListenerState;
 use super::sleep_queue::SleepQueue;

@@ -35,7 +35,8 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::datagram::{self, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
+use super::datagram;
+use super::datagram_batch::{FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
 use super::os::{
     Doorbell, ListenSocket, PackedConnection, SharedSocket, owned, set_nonblocking, take_error,
 };

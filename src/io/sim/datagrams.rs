@@ -1,14 +1,14 @@
 //! Datagrams in the simulator: they may get lost, wait and overtake each other.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::kernel::{Env, KernelEvent, SharedKernel};
 use super::trace::Actor;
-use crate::io::{DatagramPath, Datagrams};
+use crate::io::{DatagramPath, DatagramTrain, Datagrams, SentDatagrams};
 
 /// Datagrams that a socket's queue holds.
 const QUEUED_MAX: usize = 256;
@@ -141,26 +141,8 @@ pub struct SimDatagrams {
     pub(super) actor: Actor,
 }
 
-impl Datagrams for SimDatagrams {
-    fn poll_receive(
-        &self,
-        cx: &mut Context<'_>,
-        each: &mut dyn FnMut(&[u8], DatagramPath),
-    ) -> Poll<io::Result<()>> {
-        let taken = self.shared.with(|kernel| {
-            kernel.env.begun += 1;
-            kernel.datagrams.take(self.id, cx.waker())
-        });
-        let Some(taken) = taken? else {
-            return Poll::Pending;
-        };
-        for (peer, bytes) in taken {
-            each(&bytes, DatagramPath { peer, local: None });
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn send(&self, bytes: &[u8], path: Option<&DatagramPath>) -> io::Result<()> {
+impl SimDatagrams {
+    fn send_one(&self, bytes: &[u8], path: Option<&DatagramPath>) -> io::Result<()> {
         self.shared.with(|kernel| {
             if kernel.env.rng.chance(kernel.faults.lost_permille) {
                 return Ok(());
@@ -171,6 +153,42 @@ impl Datagrams for SimDatagrams {
                 .datagrams
                 .send(self.id, &mut kernel.env, (bytes, to), delay)
         })
+    }
+}
+
+impl Datagrams for SimDatagrams {
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        each: &mut dyn FnMut(DatagramTrain<'_>, DatagramPath),
+    ) -> Poll<io::Result<()>> {
+        let taken = self.shared.with(|kernel| {
+            kernel.env.begun += 1;
+            kernel.datagrams.take(self.id, cx.waker())
+        });
+        let Some(taken) = taken? else {
+            return Poll::Pending;
+        };
+        for (peer, bytes) in taken {
+            let part = [IoSlice::new(&bytes)];
+            let path = DatagramPath { peer, local: None };
+            each(DatagramTrain::single(&part), path);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams {
+        let mut sent = SentDatagrams {
+            count: 0,
+            error: None,
+        };
+        for datagram in train.datagrams() {
+            match self.send_one(datagram, path) {
+                Ok(()) => sent.count += 1,
+                Err(error) => sent.error = Some(error),
+            }
+        }
+        sent
     }
 
     fn wake_later(&self, cx: &Context<'_>) {

@@ -11,7 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use monoio::net::TcpStream;
 
-use super::super::datagram::{self, DatagramPath, Datagrams};
+use super::super::datagram::{DatagramPath, Datagrams, SentDatagrams};
+use super::super::datagram_send;
+use super::super::datagram_train::DatagramTrain;
 use super::UringState;
 
 /// A socket for datagrams on its core. monoio only reports when it is readable.
@@ -42,7 +44,7 @@ impl Datagrams for UringDatagrams {
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
-        each: &mut dyn FnMut(&[u8], DatagramPath),
+        each: &mut dyn FnMut(DatagramTrain<'_>, DatagramPath),
     ) -> Poll<io::Result<()>> {
         loop {
             if self.is_drained.get() {
@@ -77,8 +79,8 @@ impl Datagrams for UringDatagrams {
         }
     }
 
-    fn send(&self, bytes: &[u8], path: Option<&DatagramPath>) -> io::Result<()> {
-        datagram::send(self.socket.as_raw_fd(), bytes, path)
+    fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams {
+        datagram_send::send(self.socket.as_raw_fd(), train, path)
     }
 
     fn wake_later(&self, cx: &Context<'_>) {

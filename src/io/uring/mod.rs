@@ -26,7 +26,8 @@ use std::time::Duration;
 use monoio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::clock::Clock;
-use super::datagram::{self, DatagramBatch, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
+use super::datagram;
+use super::datagram_batch::{DatagramBatch, FLOW_DATAGRAMS_AT_ONCE, LISTENER_DATAGRAMS_AT_ONCE};
 use super::os::{
     self, Doorbell, ListenSocket, PackedConnection, SharedSocket, SocketOrigin, owned,
     set_nonblocking, shut,

@@ -25,6 +25,7 @@ use maglev::Maglev;
 use p2c::P2c;
 use random::Random;
 use round_robin::RoundRobin;
+pub(super) use stable_hash::mix;
 pub use stable_hash::{StableHash, hash_of_address, stable_hash};
 
 /// The load of an endpoint as a core sees it.

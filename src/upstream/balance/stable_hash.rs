@@ -70,7 +70,7 @@ pub fn hash_of_address(address: IpAddr) -> u64 {
 
 /// Mixes a number, so that each bit depends on all.
 #[inline]
-pub(super) fn mix(number: u64) -> u64 {
+pub(in crate::upstream) fn mix(number: u64) -> u64 {
     let mixed = fold(number ^ SECOND, FIRST);
     fold(mixed ^ FIRST, SECOND | 1)
 }
