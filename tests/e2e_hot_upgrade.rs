@@ -5,7 +5,7 @@ mod e2e;
 mod peers;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -177,6 +177,87 @@ fn upgrades_twice_under_load_fail_no_request() {
     }
     println!("{} exchanges", load.exchanges.load(Ordering::Relaxed));
     assert_eq!(weir.weir.admin("/readyz").status(), 200);
+}
+
+/// Datagrams that an endpoint sends back, on one flow (`is_kept`) or on a new one each. Fails if one is lost.
+fn start_udp(weir: SocketAddr, load: Load, is_kept: bool) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let open = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(weir).unwrap();
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket
+        };
+        let (mut socket, mut number) = (open(), 0_u32);
+        while load.goes_on() {
+            if !is_kept {
+                socket = open();
+            }
+            number += 1;
+            socket.send(&number.to_be_bytes()).unwrap();
+            let mut answer = [0; 4];
+            socket.recv(&mut answer).expect("no datagram is lost");
+            assert_eq!(answer, number.to_be_bytes());
+            load.count();
+        }
+    })
+}
+
+#[test]
+fn upgrades_lose_no_datagram() {
+    let endpoint = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = endpoint.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 100];
+        while let Ok((n, from)) = endpoint.recv_from(&mut bytes) {
+            let (endpoint, bytes) = (endpoint.try_clone().unwrap(), bytes[..n].to_vec());
+            if bytes == b"late" {
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(800));
+                    endpoint.send_to(b"answer", from).unwrap();
+                });
+            } else {
+                endpoint.send_to(&bytes, from).unwrap();
+            }
+        }
+    });
+    let dir = Weir::dir();
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = {
+        let free = address.local_addr().unwrap();
+        drop(address);
+        free
+    };
+    let mut weir = Upgradable::start(
+        &dir,
+        &format!(
+            "cores = 2\naccess_log = \"off\"\n[listen.\"127.0.0.1:0\"]\ntcp = \"up\"\n\
+             [listen.\"{address}\".udp]\nto = \"up\"\nidle = \"2s\"\n[upstream.up]\nservers = [\"{to}\"]\n"
+        ),
+    );
+    let load = Load::default();
+    let clients: Vec<_> = (0..6)
+        .map(|n| start_udp(address, load.clone(), n % 2 == 0))
+        .collect();
+    load.wait_for(100);
+    for _ in 0..2 {
+        let late = UdpSocket::bind("127.0.0.1:0").unwrap();
+        late.set_read_timeout(Some(DEADLINE)).unwrap();
+        late.send_to(b"late", address).unwrap();
+        let old = weir.pid;
+        weir.upgrade();
+        let mut answer = [0; 6];
+        late.recv(&mut answer)
+            .expect("an answer on a flow of the old process");
+        assert_eq!(&answer, b"answer");
+        load.wait_for(100);
+        weir.wait_for_end(old);
+        load.wait_for(100);
+    }
+    load.is_over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().expect("no datagram was lost");
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) struct HandedSocket {
 #[serde(rename_all = "snake_case")]
 pub(super) enum SocketPurpose {
     Listener,
+    /// A listener for datagrams.
+    Datagrams,
     Admin,
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use socket2::Socket;
+use socket2::{Socket, Type};
 
 use super::handover::{HandedSocket, SocketPurpose};
 use crate::io::{Address, ListenSocket, SocketOrigin, take_inherited};
@@ -45,7 +45,11 @@ impl InheritedSockets {
     pub(super) fn from_predecessor(handed: Vec<(HandedSocket, OwnedFd)>) -> Result<Self, String> {
         let each = handed.into_iter().map(|(handed, fd)| {
             let address = handed.address;
-            check(&fd).map_err(|why| format!("the socket of {address} was handed over: {why}"))?;
+            let checked = match handed.purpose {
+                SocketPurpose::Datagrams => check_datagrams(&fd),
+                SocketPurpose::Listener | SocketPurpose::Admin => check(&fd),
+            };
+            checked.map_err(|why| format!("the socket of {address} was handed over: {why}"))?;
             Ok(InheritedSocket {
                 name: format!("the socket of {address}"),
                 address,
@@ -90,10 +94,10 @@ impl InheritedSockets {
                 .ok_or_else(|| "it is not open".to_owned())
                 .and_then(prepare);
             match found {
-                Ok((address, socket)) => all.push(InheritedSocket {
+                Ok((address, purpose, socket)) => all.push(InheritedSocket {
                     name,
                     address: address.to_string(),
-                    purpose: None,
+                    purpose,
                     origin: SocketOrigin::Inherited,
                     socket,
                 }),
@@ -111,10 +115,14 @@ impl InheritedSockets {
     pub(super) fn take(&mut self, address: &Address, purpose: SocketPurpose) -> TakenSockets {
         let text = address.to_string();
         let is_its = |found: &mut InheritedSocket| {
-            found.address == text && found.purpose.is_none_or(|its| its == purpose)
+            let fits = match found.purpose {
+                Some(its) => its == purpose,
+                None => purpose != SocketPurpose::Datagrams,
+            };
+            fits && found.address == text
         };
         let taken = self.spare.extract_if(.., is_its).map(|found| {
-            if found.purpose.is_none() {
+            if !self.are_handed_over {
                 process::info(format_args!("{} is for {address}", found.name));
             }
             (found.socket, found.origin)
@@ -126,14 +134,15 @@ impl InheritedSockets {
         taken
     }
 
-    /// Whether this process replaces another one.
-    pub(super) fn are_handed_over(&self) -> bool {
-        self.are_handed_over
-    }
-
     /// The TCP addresses that the process which this one replaces listens on.
     pub(super) fn handed_ports(&self) -> Vec<SocketAddr> {
-        let handed = self.spare.iter().filter(|found| found.purpose.is_some());
+        let is_tcp = |found: &&InheritedSocket| {
+            matches!(
+                found.purpose,
+                Some(SocketPurpose::Listener | SocketPurpose::Admin)
+            )
+        };
+        let handed = self.spare.iter().filter(is_tcp);
         let address = |found: &InheritedSocket| found.socket.local_addr().ok()?.as_socket();
         handed.filter_map(address).collect()
     }
@@ -159,13 +168,31 @@ pub(super) fn spread(
         let (socket, origin) = &sockets[n % sockets.len()];
         let socket = socket.try_clone()?;
         let is_unix = socket.local_addr()?.is_unix();
-        let socket = match is_unix {
-            true => ListenSocket::Unix(socket.into(), *origin),
-            false => ListenSocket::Tcp(socket.into(), *origin),
+        let is_udp = socket.r#type()? == Type::DGRAM;
+        let socket = match (is_udp, is_unix) {
+            (true, _) => ListenSocket::Udp(socket.into()),
+            (false, true) => ListenSocket::Unix(socket.into(), *origin),
+            (false, false) => ListenSocket::Tcp(socket.into(), *origin),
         };
         Ok((n % cores, socket))
     });
     each.collect()
+}
+
+/// Checks that a socket is one of UDP.
+fn check_datagrams(fd: &OwnedFd) -> Result<(), String> {
+    let is_udp = is_datagram(fd)
+        && rustix::net::sockopt::socket_protocol(fd.as_fd())
+            .is_ok_and(|protocol| protocol == Some(rustix::net::ipproto::UDP));
+    match is_udp {
+        true => Ok(()),
+        false => Err("it is no UDP socket".to_owned()),
+    }
+}
+
+fn is_datagram(fd: &OwnedFd) -> bool {
+    let kind = rustix::net::sockopt::socket_type(fd.as_fd());
+    kind.is_ok_and(|kind| kind == rustix::net::SocketType::DGRAM)
 }
 
 /// Checks that a socket listens.
@@ -179,8 +206,17 @@ fn check(fd: &OwnedFd) -> Result<(), String> {
     }
 }
 
-/// The address that a socket listens on. Sets the socket up like those that Weir binds.
-fn prepare(fd: OwnedFd) -> Result<(Address, Socket), String> {
+/// The address that a socket listens on, and what the socket is for, if its kind says that. Sets it up like those that
+/// Weir binds.
+fn prepare(fd: OwnedFd) -> Result<(Address, Option<SocketPurpose>, Socket), String> {
+    if is_datagram(&fd) {
+        check_datagrams(&fd)?;
+        let socket = Socket::from(fd);
+        let address = socket.local_addr().map_err(|error| error.to_string())?;
+        let address = address.as_socket().map(Address::Ip);
+        let address = address.ok_or_else(|| "it has no IP address".to_owned())?;
+        return Ok((address, Some(SocketPurpose::Datagrams), socket));
+    }
     check(&fd)?;
     let socket = Socket::from(fd);
     let set_up = || {
@@ -199,6 +235,6 @@ fn prepare(fd: OwnedFd) -> Result<(Address, Socket), String> {
     };
     let found = address.as_socket().map(Address::Ip).or_else(path);
     found
-        .map(|address| (address, socket))
+        .map(|address| (address, None, socket))
         .ok_or_else(|| "it has neither an IP address nor a path".to_owned())
 }

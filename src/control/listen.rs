@@ -57,14 +57,17 @@ pub(super) fn bind(
             let Address::Ip(address) = listener.address else {
                 continue;
             };
-            // The process that this one replaces shares the port until it drains. Flows stay at their endpoints, because
-            // these follow from the source address.
-            let shared = [address];
-            let taken = if inherited.are_handed_over() {
-                &shared
-            } else {
-                taken
-            };
+            let given = inherited.take(&listener.address, SocketPurpose::Datagrams);
+            if let Some((first, _)) = given.first() {
+                let actual = first.local_addr().map_err(cannot)?.as_socket();
+                let actual = actual.unwrap_or(address);
+                for (core, socket) in inherited_sockets::spread(&given, cores).map_err(cannot)? {
+                    bound.sockets[core].push((id, socket));
+                }
+                bound.ports.push(actual);
+                bound.addresses.push(format!("{actual}/udp"));
+                continue;
+            }
             let address = bind_udp(address, taken, id, &mut bound).map_err(cannot)?;
             bound.ports.push(address);
             bound.addresses.push(format!("{address}/udp"));

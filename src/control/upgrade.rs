@@ -21,6 +21,7 @@ use super::predecessor::driver_name;
 use super::{Control, limits};
 use crate::io::SocketOrigin;
 use crate::obs::process;
+use crate::plan::Transport;
 use crate::serving::{self, ListenerShare};
 
 /// How an upgrade ended.
@@ -165,13 +166,21 @@ impl Control {
         loop {
             let share = timeout(limits::OBEY_PATIENCE, from_cores.recv()).await;
             let share = share.map_err(|_| "a core does not read its mailbox".to_owned())?;
-            let Some(ListenerShare { address, socket }) = share else {
+            let Some(ListenerShare {
+                address,
+                transport,
+                socket,
+            }) = share
+            else {
                 break;
             };
             let socket = socket.map_err(|error| format!("cannot share {address}: {error}"))?;
             sockets.push(HandedSocket {
                 address: address.to_string(),
-                purpose: SocketPurpose::Listener,
+                purpose: match transport {
+                    Transport::Stream => SocketPurpose::Listener,
+                    Transport::Datagram => SocketPurpose::Datagrams,
+                },
                 is_inherited: socket.origin == SocketOrigin::Inherited,
             });
             fds.push(socket.fd);

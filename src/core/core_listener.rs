@@ -57,6 +57,11 @@ impl CoreListener {
         self.is_leaving.get() || self.is_handed_over.get()
     }
 
+    /// Whether another process has taken the socket over.
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.get()
+    }
+
     /// Marks the socket as taken over by another process. Connections go on.
     pub fn hand_over(&self) {
         self.is_handed_over.set(true);

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::datagram_train::DatagramTrain;
+use super::os::{SharedSocket, SocketOrigin, duplicate};
 
 /// The most bytes of a datagram: those of an IP packet.
 pub const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -54,8 +55,22 @@ pub trait Datagrams: 'static {
     /// Sends datagrams along a path; without one, to the peer of a connected socket.
     fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams;
 
+    /// Another descriptor of the socket, for a process that takes it over.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    fn share(&self) -> io::Result<SharedSocket>;
+
     /// Wakes the task once the core has checked its I/O and run every ready task.
     fn wake_later(&self, cx: &Context<'_>);
+}
+
+/// Another descriptor of a socket for datagrams.
+pub(super) fn share(fd: i32) -> io::Result<SharedSocket> {
+    Ok(SharedSocket {
+        fd: duplicate(fd)?,
+        origin: SocketOrigin::Bound,
+    })
 }
 
 /// Prepares a listener's socket: datagrams arrive in trains. If it is bound to every address of the machine, each

@@ -18,7 +18,9 @@ use super::steps::{RelayClient, run_steps};
 use crate::core::{Admission, Core, CoreListener, Timer};
 use crate::exchange::CorePlan;
 use crate::fault::{Fault, Reason};
-use crate::io::{Address, DatagramPath, DatagramTrain, Datagrams, Instant, Net, errno};
+use crate::io::{
+    Address, DatagramPath, DatagramTrain, Datagrams, Instant, Net, SharedSocket, errno,
+};
 use crate::limits::FLOW_KEY_SEED;
 use crate::obs::{DatagramTally, DropCause};
 use crate::plan::{ListenerTarget, UdpPlan, UpstreamId};
@@ -110,12 +112,24 @@ impl<N: Net> UdpListener<N> {
         poll_fn(|cx| self.poll(cx, &timer)).await;
     }
 
+    /// Another descriptor of the listener's socket, for a process that takes it over.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    pub fn share(&self) -> io::Result<SharedSocket> {
+        self.socket.share()
+    }
+
     fn poll(self: &Rc<Self>, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
         let core = &self.core;
         core.share.renew();
         timer.watch(cx);
         self.task.set(Some(cx.waker().clone()));
         loop {
+            if self.listener.is_handed_over() {
+                // Another process receives.
+                break;
+            }
             if core.share.is_spent() {
                 self.socket.wake_later(cx);
                 break;

@@ -27,8 +27,9 @@ use crate::tls;
 /// A listener that is open or closing.
 pub(super) struct OpenListener<N: Net> {
     listener: Rc<CoreListener>,
-    /// `None` once the listener is closing.
+    /// `None` once the listener is closing, and for datagrams.
     socket: RefCell<Option<Rc<N::Listener>>>,
+    datagrams: Option<Rc<UdpListener<N>>>,
 }
 
 impl<N: Net> CoreServer<N> {
@@ -65,6 +66,7 @@ impl<N: Net> CoreServer<N> {
             self.listeners.borrow_mut().push(OpenListener {
                 listener,
                 socket: RefCell::new(Some(socket)),
+                datagrams: None,
             });
         }
     }
@@ -76,6 +78,7 @@ impl<N: Net> CoreServer<N> {
         self.listeners.borrow_mut().push(OpenListener {
             listener: listener.clone(),
             socket: RefCell::default(),
+            datagrams: Some(udp.clone()),
         });
         let server = self.clone();
         self.core.net.spawn(async move {
@@ -138,13 +141,16 @@ impl<N: Net> CoreServer<N> {
     pub(super) fn share_listeners(&self, to: &mpsc::UnboundedSender<ListenerShare>) {
         for open in self.listeners.borrow().iter() {
             let socket = open.socket.borrow();
-            let shared = socket
-                .as_ref()
-                .map(|socket| self.core.net.share_listener(socket));
+            let shared = match (&*socket, &open.datagrams) {
+                (Some(socket), _) => Some(self.core.net.share_listener(socket)),
+                (None, Some(udp)) if !open.listener.is_leaving() => Some(udp.share()),
+                (None, _) => None,
+            };
             if let Some(socket) = shared {
                 // If control no longer waits, the descriptor is closed again.
                 let _ = to.send(ListenerShare {
                     address: open.listener.address.clone(),
+                    transport: open.listener.transport,
                     socket,
                 });
             }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::CoreServer;
 use crate::io::{Address, Bell, Net, Rx, SharedSocket};
 use crate::limits::{MAILBOX_MESSAGES_AT_ONCE_MAX, MAILBOX_MESSAGES_MAX};
-use crate::plan::{EndpointSets, ListenerId, Plan};
+use crate::plan::{EndpointSets, ListenerId, Plan, Transport};
 use crate::tls;
 use crate::upstream::SlotNotice;
 
@@ -81,6 +81,8 @@ pub enum Command<S> {
 pub struct ListenerShare {
     /// The listener's address in the configuration.
     pub address: Address,
+    /// What the socket carries.
+    pub transport: Transport,
     /// The socket, unless descriptors have run out.
     pub socket: std::io::Result<SharedSocket>,
 }

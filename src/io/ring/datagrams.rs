@@ -5,9 +5,10 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::super::datagram::{DatagramPath, Datagrams, SentDatagrams};
+use super::super::datagram::{self, DatagramPath, Datagrams, SentDatagrams};
 use super::super::datagram_send;
 use super::super::datagram_train::DatagramTrain;
+use super::super::os::SharedSocket;
 use super::driver::Driver;
 use super::socket::RingSocket;
 
@@ -58,6 +59,10 @@ impl Datagrams for RingDatagrams {
 
     fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams {
         datagram_send::send(self.socket.fd(), train, path)
+    }
+
+    fn share(&self) -> io::Result<SharedSocket> {
+        datagram::share(self.socket.fd())
     }
 
     fn wake_later(&self, cx: &Context<'_>) {

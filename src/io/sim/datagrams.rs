@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::kernel::{Env, KernelEvent, SharedKernel};
 use super::trace::Actor;
-use crate::io::{DatagramPath, DatagramTrain, Datagrams, SentDatagrams};
+use crate::io::{DatagramPath, DatagramTrain, Datagrams, SentDatagrams, SharedSocket};
 
 /// Datagrams that a socket's queue holds.
 const QUEUED_MAX: usize = 256;
@@ -189,6 +189,11 @@ impl Datagrams for SimDatagrams {
             }
         }
         sent
+    }
+
+    fn share(&self) -> io::Result<SharedSocket> {
+        // The simulator has one process.
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn wake_later(&self, cx: &Context<'_>) {

@@ -11,9 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use monoio::net::TcpStream;
 
-use super::super::datagram::{DatagramPath, Datagrams, SentDatagrams};
+use super::super::datagram::{self, DatagramPath, Datagrams, SentDatagrams};
 use super::super::datagram_send;
 use super::super::datagram_train::DatagramTrain;
+use super::super::os::SharedSocket;
 use super::UringState;
 
 /// A socket for datagrams on its core. monoio only reports when it is readable.
@@ -81,6 +82,10 @@ impl Datagrams for UringDatagrams {
 
     fn send(&self, train: DatagramTrain<'_>, path: Option<&DatagramPath>) -> SentDatagrams {
         datagram_send::send(self.socket.as_raw_fd(), train, path)
+    }
+
+    fn share(&self) -> io::Result<SharedSocket> {
+        datagram::share(self.socket.as_raw_fd())
     }
 
     fn wake_later(&self, cx: &Context<'_>) {
