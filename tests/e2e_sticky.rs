@@ -208,6 +208,26 @@ fn an_idle_connection_that_has_ended_moves_nobody() {
 }
 
 #[test]
+fn the_last_endpoint_keeps_its_clients_while_it_drains() {
+    let closing = Endpoint::script(|conn| {
+        if conn.next_request().is_some() {
+            conn.send(ok("a"));
+        }
+    });
+    let keys = "sticky = \"cookie\"";
+    let weir = Weir::start(&file(keys, &[&closing]));
+    let cookie = cookie_of(&weir, "a");
+    let drained = format!("{{ address = \"{}\", weight = 0 }}", closing.name);
+    weir.reload(&weighted(keys, &[drained]));
+    weir.wait_for("plan 2");
+    for _ in 0..200 {
+        let answer = weir.ask(get_with(&cookie));
+        assert_eq!((answer.status(), answer.text()), (200, "a".to_owned()));
+    }
+    assert_eq!(weir.ask(get("/")).status(), 503);
+}
+
+#[test]
 fn a_client_moves_when_its_endpoint_is_at_its_limit() {
     let slow = |name: &'static str| {
         Endpoint::script(move |conn| {

@@ -581,7 +581,9 @@ impl<'a, N: Net> Attempts<'a, N> {
         }
         if failure != Failure::NotConnected {
             self.tried.note_retry(exchange.core.net.now());
-            if !self.upstream.may_retry(&self.tried) {
+            // The client's own endpoint may be the only one, and drain.
+            let stays = self.session.as_ref().is_some_and(StickySession::stays);
+            if !stays && !self.upstream.may_retry(&self.tried) {
                 return None;
             }
         }

@@ -97,6 +97,12 @@ impl StickySession {
         self.next = self.at;
     }
 
+    /// Whether the next attempt goes to an endpoint, tried or not, that the session names.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// What has become of it, when this endpoint has answered.
     #[must_use]
     pub fn outcome(&self, endpoint: u32) -> SessionOutcome {
