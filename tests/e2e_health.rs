@@ -5,10 +5,15 @@ mod e2e;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use e2e::*;
 
-/// An endpoint whose status can be changed while it runs. 0 closes the connection without an answer.
+/// The status of an endpoint that does not answer.
+const HANGS: u16 = 1;
+
+/// An endpoint whose status can be changed while it runs. 0 answers with no HTTP.
 struct Switched {
     endpoint: Endpoint,
     status: Arc<AtomicU16>,
@@ -20,6 +25,12 @@ impl Switched {
         let shared = status.clone();
         let endpoint = Endpoint::answering(move |_| match shared.load(Ordering::SeqCst) {
             0 => "no HTTP\r\n\r\n".to_owned(),
+            HANGS => {
+                while shared.load(Ordering::SeqCst) == HANGS {
+                    sleep(Duration::from_millis(5));
+                }
+                String::new()
+            }
             status => format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 2\r\n\r\nok"),
         });
         Self { endpoint, status }
@@ -149,4 +160,128 @@ fn a_low_share_of_good_answers_ejects() {
         (weir.metric(&name) >= 1.0).then_some(())
     });
     weir.wait_for("too few of its answers are good");
+}
+
+/// Checks that are frequent enough for a test.
+const CHECKS: &str =
+    "health = { http = \"/up\", interval = \"200ms\", timeout = \"150ms\" }\neject = \"off\"";
+
+impl Weir {
+    /// Whether the checks of this endpoint pass.
+    fn is_healthy(&self, endpoint: &Endpoint) -> bool {
+        let name = &endpoint.name;
+        let labels = format!("upstream=\"up\",endpoint=\"{name}\"");
+        self.metric(&format!("weir_endpoint_healthy{{{labels}}}")) == 1.0
+    }
+
+    fn wait_for_health(&self, endpoint: &Endpoint, is_healthy: bool) {
+        eventually("the verdict", || {
+            (self.is_healthy(endpoint) == is_healthy).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_endpoint_that_fails_its_checks_gets_no_requests_until_it_passes_them() {
+    let (bad, good) = (Switched::new(200), Switched::new(200));
+    let weir = weir_with(CHECKS, &[&bad, &good]);
+    let checks = bad.endpoint.requests();
+    let check = checks.first().expect("a check before the first request");
+    assert_eq!((check.method(), check.target()), ("GET", "/up"));
+    assert_eq!(check.field("Host"), Some(&*bad.endpoint.name));
+    let agent = concat!("weir/", env!("CARGO_PKG_VERSION"), " (health check)");
+    assert_eq!(check.field("User-Agent"), Some(agent));
+    for (fault, why) in [
+        (503, "status 503"),
+        (HANGS, "timed out after 150ms"),
+        (0, "its answer is invalid"),
+    ] {
+        bad.set(fault);
+        weir.wait_for(&format!(
+            "endpoint {} of upstream up is down: {why}",
+            bad.endpoint.name
+        ));
+        weir.wait_for_health(&bad.endpoint, false);
+        let before = bad.count("/");
+        (0..10).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 200));
+        assert_eq!(bad.count("/"), before);
+        let recovered = Instant::now();
+        bad.set(200);
+        weir.wait_for_health(&bad.endpoint, true);
+        assert!(recovered.elapsed() < Duration::from_millis(1_000));
+        (0..4).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 200));
+        assert_eq!(bad.count("/"), before + 2);
+    }
+    let labels = format!("upstream=\"up\",endpoint=\"{}\"", bad.endpoint.name);
+    let changes = |to| {
+        weir.metric(&format!(
+            "weir_endpoint_health_changes_total{{{labels},to=\"{to}\"}}"
+        ))
+    };
+    assert_eq!((changes("up"), changes("down")), (4.0, 3.0));
+}
+
+#[test]
+fn checks_keep_their_connection() {
+    let endpoint = Switched::new(200);
+    let _weir = weir_with(CHECKS, &[&endpoint]);
+    eventually("five checks", || (endpoint.count("/up") >= 5).then_some(()));
+    assert_eq!(endpoint.endpoint.connections(), 1);
+}
+
+#[test]
+fn the_first_check_of_a_start_comes_before_the_first_request() {
+    let (bad, good) = (Switched::new(503), Switched::new(200));
+    let weir = weir_with(CHECKS, &[&bad, &good]);
+    (0..10).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 200));
+    assert_eq!(bad.count("/"), 0);
+    // A start waits no longer than a check may take.
+    let hanging = Switched::new(HANGS);
+    let keys = "panic = \"0%\"\nhealth = { http = \"/up\", timeout = \"300ms\" }";
+    let begun = Instant::now();
+    let weir = weir_with(keys, &[&hanging, &good]);
+    assert!(begun.elapsed() < Duration::from_millis(2_000));
+    assert!(!weir.is_healthy(&hanging.endpoint));
+    hanging.set(200);
+}
+
+#[test]
+fn a_connection_alone_may_be_the_check() {
+    let endpoint = Endpoint::script(|conn| drop(conn.rest()));
+    let refusing = free_address("127.0.0.1");
+    let config = format!(
+        "[upstream.up]\nservers = [\"{}\", \"{refusing}\"]\nhealth = {{ tcp = true, interval = \"200ms\" }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    );
+    let weir = Weir::start(&config);
+    weir.wait_for(&format!(
+        "endpoint {refusing} of upstream up is down: cannot connect: Connection refused"
+    ));
+    assert!(weir.is_healthy(&endpoint));
+}
+
+#[test]
+fn status_body_method_host_and_headers_are_settings() {
+    let endpoint = Endpoint::answering(|request| match request.field("X-Probe") {
+        Some("weir") if request.field("Host") == Some("checks.internal") => {
+            "HTTP/1.1 418 Whatever\r\nContent-Length: 5\r\n\r\nready".to_owned()
+        }
+        _ => ok("ready"),
+    });
+    let config = |body: &str| {
+        format!(
+            "[upstream.up]\nservers = \"{}\"\npanic = \"0%\"\n\
+             health = {{ http = \"/?a=1\", interval = \"200ms\", status = [418, \"500-501\"], body = \"{body}\", \
+             method = \"POST\", host = \"checks.internal\", headers = {{ X-Probe = \"weir\" }} }}\n\
+             [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+            endpoint.name
+        )
+    };
+    let weir = Weir::start(&config("read"));
+    assert!(weir.is_healthy(&endpoint));
+    let check = endpoint.requests().remove(0);
+    assert_eq!((check.method(), check.target()), ("POST", "/?a=1"));
+    weir.reload(&config("redy"));
+    weir.wait_for("is down: its answer lacks the text in `body`");
 }

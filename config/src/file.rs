@@ -23,7 +23,7 @@ use crate::slice::http2::{Http2, Http2Patch};
 use crate::slice::limits::{LimitsPatch, check_limits};
 use crate::slice::listener::{ListenName, RawListener, check_listeners};
 use crate::slice::listener_target::ListenerTarget;
-use crate::slice::relayed_upstreams::check_upstreams_of;
+use crate::slice::relayed_upstreams::{check_health_of_udp, check_upstreams_of};
 use crate::slice::retries::{Retries, RetriesKind, RetriesPatch};
 use crate::slice::route::{RawRoute, Target};
 use crate::slice::routes::check_routes;
@@ -167,6 +167,9 @@ impl RawFile {
         let policies = sets.of_top(&top, cx);
         let (routes, route_names) =
             check_routes(routes, &mut sets, &upstream_names, &listeners, cx);
+        if !cx.has_errors() {
+            check_health_of_udp(&listeners, &routes, &upstreams, cx);
+        }
         let servers = upstream_names.servers();
         upstreams.extend(servers.iter().map(|server| upstream_of_server(server, cx)));
         let tests = self.tests.unwrap_or_default().into_iter();

@@ -66,6 +66,7 @@ pub use slice::dns::Dns;
 pub use slice::eject::{Eject, SuccessRate};
 pub use slice::endpoint::source::{ConsulService, EndpointSource, Scheme, SourceKind};
 pub use slice::endpoint::{Endpoint, EndpointAddress, is_of_one_machine};
+pub use slice::health::{CheckKind, CheckMethod, HealthCheck, HttpCheck, INTERVAL_MIN};
 pub use slice::hedge::Hedge;
 pub use slice::http2::Http2;
 pub use slice::limits::{Limits, LimitsPatch};
@@ -107,6 +108,7 @@ pub use value::network::Cidr;
 pub use value::placeholder::{PlaceholderText, TextPiece};
 pub use value::regex::RegexPattern;
 pub use value::server_url::{ServerUrl, UrlHost};
+pub use value::status_set::StatusSet;
 pub use value::template::{ValuePiece, ValueTemplate};
 pub use value::variable::Variable;
 

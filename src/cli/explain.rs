@@ -8,7 +8,7 @@ mod relay;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use weir_config::{EncodedSlash, show_duration, show_size};
+use weir_config::{CheckKind, EncodedSlash, HealthCheck, show_duration, show_size};
 
 use crate::control::{ExplainRequest, count};
 use crate::fault::Reason;
@@ -20,7 +20,7 @@ use crate::plan::{
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
 use crate::route::{ConsideredRoute, RouteLookup, RouteVerdict};
-use crate::upstream::{EndpointStatus, Unusable, survey};
+use crate::upstream::{EndpointHealth, EndpointStatus, Unusable, survey};
 
 pub(super) use relay::{RelayUrl, explain_relay};
 
@@ -435,7 +435,11 @@ fn write_endpoints(out: &mut String, upstream: &UpstreamPlan, set: Option<&Endpo
         let _ = writeln!(out, "  balance  {}", upstream.balance);
     }
     // A file says nothing about health.
-    let surveyed = survey(upstream, set, |_| EndpointStatus::default());
+    let healthy = EndpointStatus {
+        health: EndpointHealth::Up,
+        ..EndpointStatus::default()
+    };
+    let surveyed = survey(upstream, set, |_| healthy);
     for (endpoint, found) in set.endpoints.iter().zip(surveyed) {
         let mut line = endpoint.name.to_string();
         if endpoint.weight != 1 {
@@ -452,7 +456,7 @@ fn write_endpoints(out: &mut String, upstream: &UpstreamPlan, set: Option<&Endpo
             Some(Unusable::Spare) => ", used when too few of a higher priority are healthy",
             Some(Unusable::Draining) => ", gets no new requests",
             Some(Unusable::Maintenance) => ", gets no requests",
-            Some(Unusable::Down | Unusable::Ejected) | None => "",
+            Some(Unusable::Down | Unusable::Unchecked | Unusable::Ejected) | None => "",
         };
         if endpoint.state != EndpointState::Ready {
             let _ = write!(line, ", {}", endpoint.state.name());
@@ -581,6 +585,9 @@ fn write_protection(out: &mut String, upstream: &UpstreamPlan) {
             "limit      as many requests at once as the upstream serves without growing slower, on each core"
         );
     }
+    if let Some(health) = &upstream.health {
+        let _ = writeln!(out, "checks     {}", show_check(&health.check));
+    }
     if let Some(eject) = &upstream.eject {
         let _ = writeln!(
             out,
@@ -590,6 +597,34 @@ fn write_protection(out: &mut String, upstream: &UpstreamPlan) {
             eject.max_percent,
         );
     }
+}
+
+/// What checks ask and how often, in words.
+fn show_check(check: &HealthCheck) -> String {
+    let asks = match &check.kind {
+        CheckKind::Http(http) => {
+            let body = if http.body.is_some() {
+                ", and a text in its body"
+            } else {
+                ""
+            };
+            let (method, target) = (http.method.as_str(), &http.target);
+            format!("{method} {target} must answer {}{body}", http.status)
+        }
+        CheckKind::Tcp => "a connection must succeed".to_owned(),
+        CheckKind::Grpc(service) if service.is_empty() => "gRPC must answer SERVING".to_owned(),
+        CheckKind::Grpc(service) => format!("gRPC must answer SERVING for {service}"),
+    };
+    let port = check
+        .port
+        .map_or_else(String::new, |port| format!(" at port {port}"));
+    format!(
+        "{asks}{port}, every {} and within {}; down after {} failures, healthy after {} successes",
+        show_duration(check.interval),
+        show_duration(check.timeout),
+        check.fall,
+        check.rise,
+    )
 }
 
 /// An absolute URL, taken apart.

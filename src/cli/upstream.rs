@@ -161,17 +161,19 @@ fn upstreams(instance: &Instance, name: Option<&str>) -> Result<Value, CommandEr
 
 fn row(upstream: &str, endpoint: &Value) -> Vec<String> {
     let is = |key: &str| endpoint.get(key).and_then(Value::as_bool) == Some(true);
-    let health = match (is("healthy"), is("ejected")) {
-        (_, true) => "ejected",
-        (true, false) => "healthy",
-        (false, false) => "failed",
+    let failure = endpoint.get("failure").and_then(Value::as_str);
+    let health = match (is("healthy"), is("ejected"), failure) {
+        (_, true, _) => "ejected".to_owned(),
+        (true, false, _) => "healthy".to_owned(),
+        (false, false, Some(why)) => format!("down: {why}"),
+        (false, false, None) => "unchecked".to_owned(),
     };
     vec![
         upstream.to_owned(),
         text(endpoint, "address").to_owned(),
         number(endpoint, "weight").to_string(),
         text(endpoint, "state").to_owned(),
-        health.to_owned(),
+        health,
         number(endpoint, "in_flight").to_string(),
         number(endpoint, "connections").to_string(),
     ]

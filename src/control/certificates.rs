@@ -47,6 +47,11 @@ impl Certificates {
         }
     }
 
+    /// The TLS settings of upstreams, in file order.
+    pub(super) fn clients(&self) -> Vec<Option<Arc<tls::TlsClient>>> {
+        self.tls.clients.clone()
+    }
+
     /// Takes over what a reload has read.
     pub(super) fn replace(&mut self, tls: tls::LoadedTls) {
         self.take(Arc::new(tls));
@@ -260,7 +265,9 @@ impl Control {
                     .for_each(|each| process::warn(each.to_log()));
                 let tls = Arc::new(loaded);
                 {
-                    let certificates = &mut self.state.borrow_mut().certificates;
+                    let state = &mut *self.state.borrow_mut();
+                    state.health.renew_tls(&state.plan, &tls.clients);
+                    let certificates = &mut state.certificates;
                     certificates.take(tls.clone());
                     certificates.loaded += 1;
                     (certificates.refused, certificates.last_error) = (None, None);

@@ -27,8 +27,17 @@ impl Control {
         endpoints.epoch = old.epoch + 1;
         let endpoints = Arc::new(endpoints);
         self.obs.prepare(&plan, &endpoints);
+        let registry = self.cores.upstreams();
+        {
+            let state = &mut *self.state.borrow_mut();
+            let tls = state.certificates.clients();
+            let tls_of = |number: usize| tls.get(number).cloned().flatten();
+            let (new, old) = ((&*plan, &*endpoints), (&*plan, &*old));
+            state.health.begin_checks(registry, new, old, tls_of);
+        }
         self.change_endpoints(plan.epoch, &endpoints).await;
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
+        state.health.end_checks(registry, &plan, &endpoints);
         state.base_endpoints = base;
         state.overrides = overrides;
         state.endpoints = endpoints;

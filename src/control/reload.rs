@@ -355,6 +355,14 @@ impl Control {
             sockets: sockets.next().unwrap_or_default(),
             receipt,
         };
+        let registry = self.cores.upstreams();
+        {
+            let state = &mut *self.state.borrow_mut();
+            let tls_of = |number: usize| plan.upstreams.get(number)?.tls.clone();
+            let old = (&*state.plan, &*state.endpoints);
+            let new = (&*plan, &*endpoints);
+            state.health.begin_checks(registry, new, old, tls_of);
+        }
         self.change(command).await;
         if !bound.addresses.is_empty() {
             process::info(format_args!(
@@ -362,7 +370,8 @@ impl Control {
                 few(&bound.addresses)
             ));
         }
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
+        state.health.end_checks(registry, &plan, &endpoints);
         state
             .files
             .retain(|file| !gone.iter().any(|address| is_file(address, file)));

@@ -64,6 +64,10 @@ pub(super) async fn start(
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, base_endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let (overrides, endpoints) = handed_endpoints(predecessor.as_ref(), &config, &base_endpoints);
+    // Before clients can connect.
+    let mut health = Health::start(&plan, &endpoints).await;
+    let registry = Arc::new(UpstreamRegistry::new(cores));
+    health.post_first(&registry);
     let StartSockets {
         bound,
         admin,
@@ -82,7 +86,7 @@ pub(super) async fn start(
         endpoints: endpoints.clone(),
         sockets: bound.sockets,
         obs: sides,
-        upstreams: Arc::new(UpstreamRegistry::new(cores)),
+        upstreams: registry,
     };
     let cores = Cores::start(spec).map_err(|error| system::explain_start(&error))?;
     serve_demo(demo)?;
@@ -113,7 +117,7 @@ pub(super) async fn start(
         policies,
         issuer_keys,
         key_files,
-        health: Health::default(),
+        health,
     };
     let control = Rc::new(Control {
         source,

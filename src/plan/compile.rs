@@ -12,8 +12,8 @@ use weir_proto_h1::{Claim, Claims};
 
 use super::route_plan::compile_errors;
 use super::{
-    Capacity, EndpointSets, Grants, ListenerPlan, ListenerTarget, LogFields, Plan, Problem,
-    RetryPlan, RoutePlan, RouteTarget, StickyPlan, Timeouts, UpstreamId, UpstreamPlan,
+    Capacity, EndpointSets, Grants, HealthPlan, ListenerPlan, ListenerTarget, LogFields, Plan,
+    Problem, RetryPlan, RoutePlan, RouteTarget, StickyPlan, Timeouts, UpstreamId, UpstreamPlan,
 };
 use crate::io::Address;
 use crate::limits::TCP_DEAD_AFTER_MS;
@@ -302,6 +302,7 @@ fn compile_upstream(config: &Config, upstream: &weir_config::Upstream) -> Upstre
         slow_start: upstream.slow_start,
         panic_percent: upstream.panic_percent,
         eject: upstream.eject,
+        health: HealthPlan::compile(upstream).map(Arc::new),
         idle_per_core_max: upstream.pool.idle_per_core,
         connections_max: upstream.pool.connections,
         pending_max: upstream.pool.pending,

@@ -207,7 +207,9 @@ impl EndpointSets {
             .flat_map(|(upstream, set)| {
                 let max = upstream.connections_max;
                 let endpoints = set.endpoints.iter();
-                endpoints.map(move |endpoint| u64::from(endpoint.connections_max(max)))
+                // Control keeps one more for checks.
+                let checks = u64::from(upstream.health.is_some());
+                endpoints.map(move |endpoint| u64::from(endpoint.connections_max(max)) + checks)
             })
             .sum()
     }

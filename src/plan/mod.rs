@@ -16,6 +16,7 @@ mod dry_run;
 mod endpoints;
 mod file_tests;
 mod forwarded_chain;
+mod health_plan;
 mod listener_diff;
 mod listener_target;
 mod paths;
@@ -43,6 +44,7 @@ pub use endpoints::{
     EndpointSet, EndpointSets, EndpointSpec, EndpointState, SourceSummary, UnresolvedEndpoint,
 };
 pub use forwarded_chain::{ForwardedChain, ForwardedHop, ForwardedNode};
+pub use health_plan::HealthPlan;
 pub use listener_diff::{KeptListener, ListenerDiff};
 pub use listener_target::{ListenerTarget, NameTarget, ServerNames, Transport, UdpPlan};
 pub use paths::PathObjection;
@@ -306,6 +308,8 @@ pub struct UpstreamPlan {
     pub panic_percent: u32,
     /// Which failures of requests take an endpoint out of use for a time.
     pub eject: Option<weir_config::Eject>,
+    /// The checks of its endpoints.
+    pub health: Option<Arc<HealthPlan>>,
     /// Unused connections that each core keeps to each endpoint.
     pub idle_per_core_max: u32,
     /// Connections to each endpoint, over all cores.

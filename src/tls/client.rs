@@ -72,7 +72,7 @@ impl fmt::Debug for TlsClient {
 
 /// The name that Weir asks an endpoint for, and that the endpoint's certificate must carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsName(ServerName<'static>);
+pub struct TlsName(pub(super) ServerName<'static>);
 
 impl TlsName {
     /// Parses a host name or an IP address. Returns `None` if the text is neither.

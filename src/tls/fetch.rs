@@ -9,12 +9,15 @@ use rustls::client::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::client::{TlsClient, TlsName};
 use super::failure::describe;
 use super::load::{provider, system_roots};
+use super::parameters::AlpnProtocol;
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 
@@ -48,6 +51,42 @@ impl FetchTls {
     pub async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         self.0.connect(name, stream).await
+    }
+}
+
+/// Makes connections to the endpoints of an upstream, with its certificates and authorities.
+#[derive(Clone)]
+pub struct CheckTls(TlsConnector);
+
+impl TlsClient {
+    /// What checks connect with. `only_http2` offers no other protocol.
+    #[must_use]
+    pub fn for_checks(&self, only_http2: bool) -> CheckTls {
+        let mut config = ClientConfig::clone(&self.for_core().config);
+        if only_http2 {
+            config.alpn_protocols = vec![AlpnProtocol::Http2.name().to_vec()];
+        }
+        CheckTls(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+impl CheckTls {
+    /// Shakes hands with an endpoint. Returns the connection, and the protocol that the endpoint has chosen.
+    ///
+    /// # Errors
+    /// Why the handshake fails.
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        name: &TlsName,
+        stream: S,
+    ) -> Result<(TlsStream<S>, AlpnProtocol), String> {
+        let shaken = self.0.connect(name.0.clone(), stream).await;
+        let stream = shaken.map_err(|error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+            inner.map_or_else(|| error.to_string(), describe)
+        })?;
+        let protocol = AlpnProtocol::from_name(stream.get_ref().1.alpn_protocol());
+        Ok((stream, protocol))
     }
 }
 

@@ -119,7 +119,9 @@ fn read_all(
         reader.loaded.servers.push(server);
     }
     for upstream in &config.upstreams {
-        let speaks = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+        let checks_tls = upstream.health.as_ref().and_then(|health| health.tls);
+        let speaks =
+            checks_tls == Some(true) || upstream.endpoints.iter().any(|endpoint| endpoint.tls);
         // With the PROXY protocol each client has connections of its own, so requests cannot share them.
         let http2 = upstream.proxy_protocol.is_none();
         let client = speaks

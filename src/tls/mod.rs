@@ -24,7 +24,7 @@ pub use certificate_identity::CertificateIdentity;
 pub(crate) use certificate_identity::span;
 pub use client::{TlsClient, TlsName};
 pub use failure::TlsFailure;
-pub use fetch::{FetchTls, check_authorities};
+pub use fetch::{CheckTls, FetchTls, check_authorities};
 pub use halves::{TlsRx, TlsTx};
 pub use keyed_hash::{MARK_BYTES, Mark, Marker};
 pub use load::{FileStamp, LoadedTls, OwnCertificate, load, load_available};

@@ -39,7 +39,7 @@ impl AlpnProtocol {
         }
     }
 
-    fn from_name(name: Option<&[u8]>) -> Self {
+    pub(super) fn from_name(name: Option<&[u8]>) -> Self {
         match name {
             Some(b"h2") => Self::Http2,
             _ => Self::Http1,

@@ -189,7 +189,7 @@ impl<N: Net> Upstream<N> {
             usable: RefCell::default(),
             slow_start: plan.slow_start,
             panic_percent: plan.panic_percent,
-            is_checked: false,
+            is_checked: plan.health.is_some(),
             seed,
             status_epoch: Cell::new(0),
             refresh_at: Cell::new(None),

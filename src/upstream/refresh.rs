@@ -44,6 +44,7 @@ impl<N: Net> Upstream<N> {
                 let mut candidate = Candidate {
                     spec,
                     status,
+                    is_checked: self.is_checked,
                     usable_for: None,
                 };
                 let is_healthy = candidate.unusable().is_none();

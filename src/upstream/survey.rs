@@ -15,9 +15,10 @@ pub struct SurveyedEndpoint {
 
 impl SurveyedEndpoint {
     /// The states that `weir_upstream_endpoints` counts.
-    pub const STATES: [&'static str; 6] = [
+    pub const STATES: [&'static str; 7] = [
         "up",
         Unusable::Down.word(),
+        Unusable::Unchecked.word(),
         Unusable::Ejected.word(),
         Unusable::Draining.word(),
         Unusable::Maintenance.word(),
@@ -40,6 +41,7 @@ pub fn survey(
     let candidates = set.endpoints.iter().map(|spec| Candidate {
         spec,
         status: status_of(&spec.name),
+        is_checked: plan.health.is_some(),
         usable_for: None,
     });
     let candidates: Vec<_> = candidates.collect();

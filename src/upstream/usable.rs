@@ -26,6 +26,8 @@ pub struct Candidate<'a> {
     pub spec: &'a EndpointSpec,
     /// What control has decided.
     pub status: EndpointStatus,
+    /// Control checks it, so that it gets nothing before its first check has passed.
+    pub is_checked: bool,
     /// For how long it has been usable; `None` for an endpoint that needs no slow start.
     pub usable_for: Option<Duration>,
 }
@@ -61,6 +63,8 @@ pub enum Unusable {
     Maintenance,
     /// It fails its checks.
     Down,
+    /// Its first check has not decided yet.
+    Unchecked,
     /// Failed requests have ejected it.
     Ejected,
     /// Enough endpoints of a higher priority are healthy, or it is a backup.
@@ -75,6 +79,7 @@ impl Unusable {
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
             Self::Down => "down",
+            Self::Unchecked => "unchecked",
             Self::Ejected => "ejected",
             Self::Spare => "spare",
         }
@@ -94,17 +99,32 @@ impl Candidate<'_> {
         if self.status.health == EndpointHealth::Down {
             return Some(Unusable::Down);
         }
+        if self.is_unchecked() {
+            return Some(Unusable::Unchecked);
+        }
         self.status.is_ejected.then_some(Unusable::Ejected)
     }
 
     /// Whether clients whose session it has may still use it. A drained endpoint keeps them until they are done.
     pub(super) fn keeps_sessions(&self) -> bool {
-        self.spec.state != EndpointState::Maintenance && self.status.is_healthy()
+        self.spec.state != EndpointState::Maintenance
+            && self.status.is_healthy()
+            && !self.is_unchecked()
     }
 
-    /// Whether it may get requests in a panic: only the administrator's word counts.
+    /// Whether it may get requests in a panic: neither checks nor failed requests count.
     fn is_eligible(&self) -> bool {
+        self.is_ready() && !self.is_unchecked()
+    }
+
+    /// Whether the administrator lets it have requests.
+    fn is_ready(&self) -> bool {
         self.spec.weight > 0 && self.spec.state == EndpointState::Ready
+    }
+
+    /// Whether it waits for its first check.
+    fn is_unchecked(&self) -> bool {
+        self.is_checked && self.status.health == EndpointHealth::Unknown
     }
 
     fn is_healthy(&self) -> bool {
@@ -165,6 +185,9 @@ impl UsableEndpoints {
             let mut panic = Self::collect(candidates, slow_start, |each| {
                 u64::from(each.is_eligible() && (eligible == 0 || !each.spec.backup))
             });
+            if panic.endpoints.is_empty() {
+                panic = Self::collect(candidates, slow_start, |each| u64::from(each.is_ready()));
+            }
             panic.is_panic = !panic.endpoints.is_empty();
             return panic;
         }

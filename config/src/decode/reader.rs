@@ -150,18 +150,12 @@ fn means_off(value: &Value<'_>) -> bool {
 }
 
 /// Keys that Weir plans to have. A file that uses one has no slip in it, so nothing is suggested.
-const PLANNED_KEYS: [&str; 14] = [
+const PLANNED_KEYS: [&str; 8] = [
     "api_key",
     "api_keys",
     "cache",
-    "fail_timeout",
-    "health",
-    "healthCheck",
-    "health_check",
-    "max_fails",
     "oauth2",
     "oidc",
-    "outlier_detection",
     "proxy_cache",
     "tcp",
     "udp",

@@ -9,6 +9,7 @@ pub(crate) mod cores;
 pub(crate) mod dns;
 pub(crate) mod eject;
 pub(crate) mod endpoint;
+pub(crate) mod health;
 pub(crate) mod hedge;
 pub(crate) mod http2;
 pub(crate) mod limits;

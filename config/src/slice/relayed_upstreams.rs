@@ -2,7 +2,9 @@
 
 use crate::decode::decoder::Decoder;
 use crate::slice::endpoint::EndpointAddress;
+use crate::slice::health::CheckKind;
 use crate::slice::listener::Listener;
+use crate::slice::route::{Route, Target};
 use crate::slice::upstream::Upstream;
 use crate::text::diagnostic::Code;
 
@@ -47,6 +49,53 @@ pub(crate) fn check_upstreams_of(
                 cx.error(Code::Conflict, span, message)
                     .help("`servers` of this upstream: HOST:PORT");
             }
+        }
+    }
+}
+
+/// Reports checks that ask the port of a UDP service over TCP. An upstream that TCP uses too may have them.
+pub(crate) fn check_health_of_udp(
+    listeners: &[Listener],
+    routes: &[Route],
+    upstreams: &[Upstream],
+    cx: &mut Decoder<'_>,
+) {
+    let is_udp = |listener: &&Listener| listener.target.key() == Some("udp");
+    let has_tcp = |index: usize| {
+        let mut others = listeners.iter().filter(|each| !is_udp(each));
+        let by_listener = others.any(|each| each.target.upstreams().any(|to| to.index == index));
+        by_listener
+            || routes.iter().any(|route| match &route.target {
+                Target::Upstream { index: to } => *to == index,
+                Target::Split(split) => split.shares.iter().any(|(to, _)| *to == index),
+                Target::Redirect(_) | Target::Respond(_) => false,
+            })
+    };
+    for to in listeners
+        .iter()
+        .filter(is_udp)
+        .flat_map(|each| each.target.upstreams())
+    {
+        let Some(upstream) = upstreams.get(to.index) else {
+            continue;
+        };
+        let health = upstream.health.as_ref();
+        if let Some(health) = health.filter(|health| health.port.is_none())
+            && !has_tcp(to.index)
+        {
+            let (name, key) = (
+                &upstream.name,
+                match health.kind {
+                    CheckKind::Http(_) => "http",
+                    CheckKind::Tcp => "tcp",
+                    CheckKind::Grpc(_) => "grpc",
+                },
+            );
+            let message = format!(
+                "the checks of upstream `{name}` (`{key}`) ask over TCP, and its endpoints speak UDP"
+            );
+            cx.error(Code::Conflict, to.position.span.clone(), message)
+                .help("set `port` of `health` to one where the endpoints answer over TCP");
         }
     }
 }

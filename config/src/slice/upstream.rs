@@ -16,6 +16,7 @@ use crate::slice::breaker::{Breaker, BreakerPatch};
 use crate::slice::eject::{Eject, RawEject};
 use crate::slice::endpoint::source::{EndpointSource, ServerEntry, ServerEntryKind, split_entries};
 use crate::slice::endpoint::{Endpoint, EndpointAddress, check_endpoints};
+use crate::slice::health::{HealthCheck, HealthPath, RawHealth};
 use crate::slice::listener::Listener;
 use crate::slice::pool::{Pool, PoolPatch};
 use crate::slice::retries::{RetriesKind, RetriesPatch};
@@ -45,6 +46,8 @@ pub struct Upstream {
     pub panic_percent: u32,
     /// Which failures of requests take an endpoint out of use for a time; `None`: none do.
     pub eject: Option<Eject>,
+    /// The checks of its endpoints; `None` for none.
+    pub health: Option<HealthCheck>,
     /// Limits of its connections.
     pub pool: Pool,
     /// How Weir speaks to its `https://` endpoints.
@@ -78,6 +81,7 @@ impl Upstream {
             slow_start: SLOW_START.value,
             panic_percent: PANIC.value,
             eject: Some(Eject::default()),
+            health: None,
             pool: Pool::default(),
             tls: UpstreamTls::default(),
             host: None,
@@ -140,6 +144,10 @@ impl Keywords for ProxyProtocol {
 
 const FOREIGN_NAMES: &[ForeignName] = &[
     (
+        &["max_fails", "fail_timeout", "outlier_detection"],
+        "`eject`",
+    ),
+    (
         &["max_conns", "maxconn", "max_connections", "connections"],
         "`pool.connections`",
     ),
@@ -174,6 +182,17 @@ const FOREIGN_NAMES: &[ForeignName] = &[
         ],
         "`sticky`",
     ),
+    (
+        &[
+            "health_check",
+            "healthCheck",
+            "healthcheck",
+            "check",
+            "checks",
+            "health_checks",
+        ],
+        "`health`",
+    ),
     (&["host_header", "pass_host", "upstream_vhost"], "`host`"),
 ];
 
@@ -202,6 +221,9 @@ table! {
         /// Which failures of requests take an endpoint out of use for a time. Set `"off"` for endpoints whose errors say
         /// nothing about the next request.
         optional eject: Option<RawEject> = "eject" as OrOff<RawEject>;
+        /// Asks every endpoint regularly whether it is well, and sends no requests to those that are not: a path alone, such
+        /// as `"/healthz"`, or a table. Set it for endpoints that may fail in other ways than refusing connections.
+        optional health: RawHealth = "health" as ShortOrLong<HealthPath, RawHealth>;
         /// Limits of the connections to the endpoints.
         optional pool: PoolPatch = "pool" as PoolPatch;
         /// TLS to those endpoints that begin with `https://`.
@@ -241,6 +263,7 @@ impl From<Vec<Spanned<ServerEntry>>> for RawUpstream {
             slow_start: SLOW_START.value,
             panic: PANIC.value,
             eject: None,
+            health: None,
             pool: None,
             tls: None,
             host: None,
@@ -305,10 +328,12 @@ impl RawUpstream {
         }
         let timeouts = self.timeouts.unwrap_or_default();
         check_timeouts(&timeouts, &self.span, cx);
+        let checks_tls = (self.health.as_ref()).is_some_and(RawHealth::speaks_tls);
         let (servers, sources) = split_entries(self.servers, cx);
         let endpoints = check_endpoints(servers, &name, listeners, cx);
         if let Some(tls) = &self.tls
             && sources.is_empty()
+            && !checks_tls
             && !endpoints.iter().any(|endpoint| endpoint.tls)
         {
             let message = "no endpoint of this upstream begins with `https://`";
@@ -321,6 +346,14 @@ impl RawUpstream {
                 .help("leave out `proxy_protocol`, or speak HTTP/1.1 to these endpoints");
         }
         let tls = self.tls.map(|tls| tls.build(cx)).unwrap_or_default();
+        let has_tls_name = tls.server_name.is_some();
+        let health = self
+            .health
+            .and_then(|health| <RawHealth>::build(health, (&endpoints, has_tls_name), cx))
+            .map(|health| HealthCheck {
+                host: health.host.or_else(|| self.host.clone()),
+                ..health
+            });
         Upstream {
             endpoints,
             sources,
@@ -335,6 +368,7 @@ impl RawUpstream {
                 Some(written) => written.map(RawEject::build),
                 None => Some(Eject::default()),
             },
+            health,
             pool: Pool::default().patched(&pool),
             timeouts,
             retries: self.retries.unwrap_or_default(),

@@ -15,6 +15,7 @@ pub(crate) mod network;
 pub(crate) mod placeholder;
 pub(crate) mod regex;
 pub(crate) mod server_url;
+pub(crate) mod status_set;
 pub(crate) mod template;
 pub(crate) mod upstream_names;
 pub(crate) mod variable;

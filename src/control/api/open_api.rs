@@ -106,7 +106,7 @@ fn schemas() -> Value {
     };
     let endpoint = json!({
         "address": text(), "weight": weight(), "state": state(), "healthy": flag(),
-        "ejected": flag(), "in_flight": number(), "connections": number(),
+        "ejected": flag(), "failure": text(), "in_flight": number(), "connections": number(),
     });
     let endpoint_keys = [
         "address",

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::operations::Names;
 use super::reply::Reply;
+use crate::control::health::Health;
 use crate::control::{Control, State};
 use crate::plan::{EndpointSet, EndpointState, UpstreamId};
 use crate::upstream::{EndpointHealth, UpstreamRegistry};
@@ -33,6 +34,9 @@ pub(super) struct ShownEndpoint<'a> {
     state: EndpointState,
     healthy: bool,
     ejected: bool,
+    /// Why the last check has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
     in_flight: u32,
     connections: u32,
 }
@@ -42,6 +46,7 @@ pub(super) struct FoundUpstream<'a> {
     pub(super) id: UpstreamId,
     pub(super) config: &'a weir_config::Upstream,
     pub(super) set: &'a EndpointSet,
+    health: &'a Health,
 }
 
 /// All upstreams.
@@ -66,6 +71,7 @@ fn all(state: &State) -> impl Iterator<Item = FoundUpstream<'_>> {
         id: UpstreamId(id),
         config,
         set,
+        health: &state.health,
     })
 }
 
@@ -111,8 +117,13 @@ impl<'a> FoundUpstream<'a> {
             address: &spec.name,
             weight: spec.weight,
             state: spec.state,
-            healthy: status.health != EndpointHealth::Down,
+            healthy: match self.config.health {
+                Some(_) => status.health == EndpointHealth::Up,
+                None => true,
+            },
             ejected: status.is_ejected,
+            failure: (self.health.failure(&self.config.name, &spec.name))
+                .map(|why| why.to_string()),
             in_flight: load.in_flight,
             connections: load.connections,
         })

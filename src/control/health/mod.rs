@@ -1,7 +1,12 @@
 //! The health of endpoints: hears what cores report, decides which endpoints are ejected, and posts the statuses that all
 //! cores follow.
 
+mod check_state;
+mod check_target;
+mod checker;
+mod checks;
 mod ejection;
+mod grpc_health;
 mod success_rate;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,12 +17,17 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use weir_config::Eject;
 
+use checks::Checks;
+
 pub use ejection::{Ejections, Peers, Ruling};
 use success_rate::{Tally, find_failing};
 
+use checks::{EndpointKey, HealthChange};
+
 use super::{Control, State, limits};
 use crate::obs::{CoreReport, EjectionCause, MetricKind, MetricsPage, process};
-use crate::plan::{EndpointSet, EndpointState};
+use crate::plan::{EndpointSet, EndpointSets, EndpointState, Plan};
+use crate::tls::TlsClient;
 use crate::upstream::{EndpointHealth, EndpointStatus, UpstreamRegistry};
 
 /// What control knows of the health of endpoints, by upstream. A reload keeps it.
@@ -28,6 +38,7 @@ pub(super) struct Health {
     ejections: BTreeMap<(Arc<str>, Arc<str>, String), u64>,
     /// When shares of good answers were last taken.
     rated_at: Instant,
+    checks: Checks,
 }
 
 /// What control knows of one upstream.
@@ -47,6 +58,7 @@ impl Default for Health {
             began: Instant::now(),
             ejections: BTreeMap::new(),
             rated_at: Instant::now(),
+            checks: Checks::default(),
         }
     }
 }
@@ -76,6 +88,118 @@ impl UpstreamHealth {
 }
 
 impl Health {
+    /// Begins the checks of a start, and waits for the first of them.
+    pub(super) async fn start(plan: &Plan, endpoints: &EndpointSets) -> Self {
+        let mut health = Self::default();
+        let tls_of = |number: usize| plan.upstreams.get(number)?.tls.clone();
+        let nothing = |_: &str, _: &str| EndpointHealth::Unknown;
+        health.checks.begin((plan, endpoints), tls_of, nothing);
+        health.checks.wait_for_first().await;
+        health
+    }
+
+    /// Posts the verdicts of the first checks.
+    pub(super) fn post_first(&mut self, registry: &UpstreamRegistry) {
+        self.hear_checks(registry);
+        let all = self.checks.all();
+        let guessed: Vec<_> = all
+            .map(|(upstream, name, record)| ((upstream.clone(), name.clone()), record.health()))
+            .collect();
+        self.note_verdicts(registry, guessed);
+    }
+
+    /// Begins the checks of a new plan or of new endpoints, before cores have them. Endpoints of `old` that had no checks
+    /// count as healthy until their first check has decided; new ones get nothing before it.
+    pub(super) fn begin_checks(
+        &mut self,
+        registry: &UpstreamRegistry,
+        new: (&Plan, &EndpointSets),
+        old: (&Plan, &EndpointSets),
+        tls_of: impl Fn(usize) -> Option<Arc<TlsClient>>,
+    ) {
+        let guess = |upstream: &str, endpoint: &str| {
+            let mut all = old.0.upstreams.iter().zip(old.1.iter());
+            let is_old = all.any(|(plan, set)| {
+                let mut names = set.endpoints.iter().map(|each| &*each.name);
+                *plan.name == *upstream && names.any(|name| name == endpoint)
+            });
+            match is_old {
+                true => EndpointHealth::Up,
+                false => EndpointHealth::Unknown,
+            }
+        };
+        let begun = self.checks.begin(new, tls_of, guess);
+        self.note_verdicts(registry, begun);
+    }
+
+    /// Ends the checks that a plan and its endpoints no longer have, once cores have them.
+    pub(super) fn end_checks(
+        &mut self,
+        registry: &UpstreamRegistry,
+        plan: &Plan,
+        endpoints: &EndpointSets,
+    ) {
+        for (upstream, endpoint) in self.checks.end_others(plan, endpoints) {
+            if let Some(known) = self.upstreams.get_mut(&upstream) {
+                known.verdicts.remove(&endpoint);
+            }
+            self.post(registry, &upstream, &endpoint);
+        }
+    }
+
+    /// Uses these certificates and keys, by upstream, for new connections of checks.
+    pub(super) fn renew_tls(&self, plan: &Plan, clients: &[Option<Arc<TlsClient>>]) {
+        let tls_of = |number: usize| clients.get(number).cloned().flatten();
+        self.checks.set_tls(plan, tls_of);
+    }
+
+    fn note_verdicts(
+        &mut self,
+        registry: &UpstreamRegistry,
+        verdicts: Vec<(EndpointKey, EndpointHealth)>,
+    ) {
+        for ((upstream, endpoint), health) in verdicts {
+            let known = self.upstreams.entry(upstream.clone()).or_default();
+            known.verdicts.insert(endpoint.clone(), health);
+            self.post(registry, &upstream, &endpoint);
+        }
+    }
+
+    /// Posts and logs the verdicts that checks have changed. Returns whether there were any.
+    fn hear_checks(&mut self, registry: &UpstreamRegistry) -> bool {
+        let changes = self.checks.take_changes();
+        let has_changed = !changes.is_empty();
+        for HealthChange {
+            key: (upstream, endpoint),
+            from,
+            to,
+            failure,
+        } in changes
+        {
+            // The endpoint may have gone meanwhile.
+            if self.checks.find(&upstream, &endpoint).is_none() {
+                continue;
+            }
+            let name = format_args!("endpoint {endpoint} of upstream {upstream}");
+            match (to, failure) {
+                (EndpointHealth::Down, Some(why)) => {
+                    process::warn(format_args!("{name} is down: {why}"));
+                }
+                (EndpointHealth::Up, _) if from == EndpointHealth::Down => {
+                    process::info(format_args!("{name} passes its checks and is in use again"));
+                }
+                _ => {}
+            }
+            self.note_verdicts(registry, vec![((upstream, endpoint), to)]);
+        }
+        has_changed
+    }
+
+    /// Why the last check of an endpoint has failed; `None` if it has passed or there was none.
+    pub(super) fn failure(&self, upstream: &str, endpoint: &str) -> Option<Arc<str>> {
+        self.checks.find(upstream, endpoint)?.failure()
+    }
+
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -105,6 +229,8 @@ impl Health {
         let name = format_args!("endpoint {endpoint} of upstream {upstream}");
         match known.ejections.fail(endpoint, peers, rule, now) {
             Ruling::Ejected(lasts) => {
+                // Only a check that passes from now on counts.
+                self.checks.take_pass(upstream, endpoint);
                 let key = (upstream.clone(), endpoint.clone(), cause.to_string());
                 *self.ejections.entry(key).or_default() += 1;
                 process::warn(format_args!(
@@ -128,6 +254,20 @@ impl Health {
         for (upstream, known) in &self.upstreams {
             for endpoint in known.ejections.ejected() {
                 page.sample(&[("upstream", upstream), ("endpoint", endpoint)], 1);
+            }
+        }
+        let help = "Changes of the verdict of checks of an endpoint, by what it became.";
+        let name = "weir_endpoint_health_changes_total";
+        page.family(name, MetricKind::Counter, help);
+        for (upstream, endpoint, record) in self.checks.all() {
+            let (ups, downs) = record.changes();
+            for (to, count) in [("up", ups), ("down", downs)] {
+                let labels = [
+                    ("upstream", &**upstream),
+                    ("endpoint", &**endpoint),
+                    ("to", to),
+                ];
+                page.sample(&labels, count);
             }
         }
         let help = "Ejections of an endpoint, by the last failure before.";
@@ -156,7 +296,15 @@ impl Control {
     /// Obeys what cores report, and ends ejections, for as long as the process lives.
     pub(super) async fn watch_health(self: Rc<Self>) {
         loop {
-            sleep(limits::HEALTH_WATCH).await;
+            let changed = self.state.borrow().health.checks.changed();
+            tokio::select! {
+                () = sleep(limits::HEALTH_WATCH) => {}
+                () = changed => {}
+            }
+            let has_changed = (self.state.borrow_mut().health).hear_checks(self.cores.upstreams());
+            if has_changed {
+                self.cores.ring_all();
+            }
             self.hear_reports();
             self.rate_endpoints();
             self.end_ejections();
@@ -196,7 +344,9 @@ impl Control {
                         ));
                     }
                 }
-                CoreReport::EndpointSuspect { .. } => {}
+                CoreReport::EndpointSuspect { upstream, endpoint } => {
+                    self.state.borrow().health.checks.hurry(upstream, endpoint);
+                }
                 CoreReport::ListenFailed { .. }
                 | CoreReport::EndpointTlsFailed { .. }
                 | CoreReport::CircuitOpened { .. } => {
@@ -258,6 +408,17 @@ impl Control {
         let now = state.health.now();
         let mut changed = Vec::new();
         for (upstream, known) in &mut state.health.upstreams {
+            let ejected: Vec<_> = known.ejections.ejected().cloned().collect();
+            for endpoint in ejected {
+                if state.health.checks.take_pass(upstream, &endpoint)
+                    && known.ejections.pass_checks(&endpoint)
+                {
+                    process::info(format_args!(
+                        "endpoint {endpoint} of upstream {upstream} passes its check and is tried again"
+                    ));
+                    changed.push((upstream.clone(), endpoint));
+                }
+            }
             let ended = known.ejections.end_due(now);
             for endpoint in &ended {
                 process::info(format_args!(

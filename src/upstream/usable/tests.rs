@@ -53,6 +53,7 @@ fn select(all: &[Given], panic_percent: u32) -> UsableEndpoints {
         .map(|each| Candidate {
             spec: &each.spec,
             status: each.status,
+            is_checked: false,
             usable_for: each.usable_for,
         })
         .collect();

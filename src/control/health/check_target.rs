@@ -1,0 +1,172 @@
+//! What the checks of one endpoint connect to and ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
+use hyper::{Request, Uri, Version};
+use weir_config::CheckKind;
+
+use super::grpc_health;
+use crate::conn::proxy_protocol;
+use crate::io::Address;
+use crate::plan::{EndpointSpec, HealthPlan, Protocol, UpstreamPlan};
+use crate::tls::TlsName;
+
+/// The User-Agent of checks.
+const AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"), " (health check)");
+
+/// What the checks of one endpoint connect to and ask.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CheckTarget {
+    /// The settings of the upstream's checks.
+    pub(super) plan: Arc<HealthPlan>,
+    /// Where they connect to.
+    pub(super) address: Address,
+    /// HTTP/2 in the clear. With TLS, the handshake decides.
+    pub(super) is_h2c: bool,
+    /// The name that the certificate must have; `None` without TLS.
+    pub(super) tls_name: Option<TlsName>,
+    /// They speak TLS, also if no name is known.
+    pub(super) is_tls: bool,
+    /// The host of requests.
+    authority: String,
+    /// What begins every connection.
+    pub(super) preamble: Vec<u8>,
+}
+
+impl CheckTarget {
+    /// The checks of an endpoint; `None` if its upstream has none.
+    pub(super) fn new(upstream: &UpstreamPlan, endpoint: &EndpointSpec) -> Option<Self> {
+        let plan = upstream.health.clone()?;
+        let check = &plan.check;
+        let mut address = endpoint.address.clone();
+        if let (Some(port), Address::Ip(ip)) = (check.port, &mut address) {
+            ip.set_port(port);
+        }
+        let speaks_tls = endpoint.tls_name.is_some();
+        let is_tls = check.tls.unwrap_or(speaks_tls);
+        let host = host_of(&endpoint.name);
+        let tls_name = || {
+            let own = endpoint.tls_name.clone().or_else(|| plan.tls_name.clone());
+            own.or_else(|| TlsName::parse(name_of(host)?))
+        };
+        let is_grpc = matches!(check.kind, CheckKind::Grpc(_));
+        let is_http2 = endpoint.protocol == Protocol::Http2;
+        Some(Self {
+            tls_name: is_tls.then(tls_name).flatten(),
+            is_h2c: !is_tls && (is_grpc || (is_http2 && !speaks_tls)),
+            authority: match &check.host {
+                Some(host) => host.clone(),
+                None => authority(host, check.port, is_tls),
+            },
+            preamble: upstream.proxy_protocol.map_or_else(Vec::new, |version| {
+                proxy_protocol::write(version, None, None)
+            }),
+            address,
+            is_tls,
+            plan,
+        })
+    }
+
+    /// How long a check may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.plan.check.timeout
+    }
+
+    /// The request over HTTP/1.1 or HTTP/2.
+    ///
+    /// # Errors
+    /// The settings make no request, which reading the file would have found.
+    pub(super) fn request(&self, version: Version) -> Result<Request<Full<Bytes>>, String> {
+        let check = &self.plan.check;
+        let (method, path, body) = match &check.kind {
+            CheckKind::Http(http) => (http.method.as_str(), http.target.as_str(), Bytes::new()),
+            CheckKind::Grpc(service) => {
+                let message = grpc_health::request(service);
+                ("POST", grpc_health::PATH, message.into())
+            }
+            CheckKind::Tcp => return Err("a connection has no request".to_owned()),
+        };
+        let mut request = Request::new(Full::new(body));
+        let wrong = |error: &dyn std::fmt::Display| error.to_string();
+        *request.method_mut() = method.parse().map_err(|error| wrong(&error))?;
+        *request.version_mut() = version;
+        let host = HeaderValue::from_str(&self.authority).map_err(|error| wrong(&error))?;
+        let uri = if version == Version::HTTP_2 {
+            let scheme = if self.is_tls { "https" } else { "http" };
+            let uri = Uri::builder().scheme(scheme).authority(&*self.authority);
+            uri.path_and_query(path).build()
+        } else {
+            request.headers_mut().insert(HOST, host);
+            Uri::builder().path_and_query(path).build()
+        };
+        *request.uri_mut() = uri.map_err(|error| wrong(&error))?;
+        let fields = request.headers_mut();
+        fields.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if matches!(check.kind, CheckKind::Grpc(_)) {
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            fields.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        for (name, value) in &check.headers {
+            let name: HeaderName = name.parse().map_err(|error| wrong(&error))?;
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            fields.insert(name, value.map_err(|error| wrong(&error))?);
+        }
+        Ok(request)
+    }
+}
+
+/// The host and port of an endpoint as the file has them. An address that a host name resolves to follows an `@`.
+fn host_of(endpoint: &str) -> &str {
+    let after_scheme = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, host)| host);
+    after_scheme
+        .split_once('@')
+        .map_or(after_scheme, |(host, _)| host)
+}
+
+/// The host without its port; `None` for a Unix socket.
+fn name_of(host: &str) -> Option<&str> {
+    let (name, _) = host.rsplit_once(':')?;
+    (!host.starts_with("unix:")).then(|| name.trim_matches(['[', ']']))
+}
+
+/// The host of requests to an endpoint, without a port that follows from the scheme.
+fn authority(host: &str, port: Option<u16>, is_tls: bool) -> String {
+    let default = if is_tls { 443 } else { 80 };
+    match host.rsplit_once(':').filter(|_| !host.starts_with("unix:")) {
+        Some((name, written)) => match port.or_else(|| written.parse().ok()) {
+            Some(port) if port != default => format!("{name}:{port}"),
+            _ => name.to_owned(),
+        },
+        // A Unix socket has no name.
+        None => "localhost".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_request_is_the_endpoint_as_the_file_has_it() {
+        for (endpoint, port, is_tls, wanted) in [
+            ("10.0.0.1:8080", None, false, "10.0.0.1:8080"),
+            ("10.0.0.1:80", None, false, "10.0.0.1"),
+            ("10.0.0.1:8080", Some(9090), false, "10.0.0.1:9090"),
+            ("https://app.internal:443", None, true, "app.internal"),
+            ("h2c://[::1]:9000", None, false, "[::1]:9000"),
+            ("app:8080@10.0.0.7", None, false, "app:8080"),
+            ("unix:/run/app.sock", None, false, "localhost"),
+        ] {
+            let host = host_of(endpoint);
+            assert_eq!(authority(host, port, is_tls), wanted, "{endpoint}");
+        }
+        assert_eq!(name_of("[::1]:9000"), Some("::1"));
+        assert_eq!(name_of("unix:/run/a.sock"), None);
+    }
+}
