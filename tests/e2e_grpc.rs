@@ -329,6 +329,55 @@ fn large_messages_and_metadata_arrive_unchanged() {
 }
 
 #[test]
+fn calls_are_copied_and_their_answers_carry_the_cookie_of_a_session() {
+    run(async {
+        let (shadow, _losses) = endpoint(None).await;
+        let keys = format!(
+            "mirror = \"shadow\"\nupstream.shadow = [\"{}\"]",
+            shadow.name
+        );
+        let mut rig = Rig::new(false, &keys).await;
+        for message in ["one", "fail"] {
+            let answer = rig.unary(Request::new(message.into())).await;
+            assert_eq!(answer.is_ok(), message == "one");
+        }
+        let name = "weir_upstream_grpc_calls_total{upstream=\"shadow\",grpc_status=";
+        for status in ["\"0\"", "\"9\""] {
+            let name = format!("{name}{status}}}");
+            within(async {
+                while rig.weir.metric(&name) < 1.0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+        }
+
+        let (server, _losses) = endpoint(None).await;
+        let servers = std::slice::from_ref(&server.name);
+        let weir = Weir::start(&routed("", servers, "sticky = { cookie = \"home\" }"));
+        let at = tonic::transport::Endpoint::from_shared(format!("http://{}", weir.address));
+        let channel = within(at.unwrap().connect()).await.unwrap();
+        let mut grpc = Grpc::new(channel);
+        let mut cookie = None;
+        for _ in 0..2 {
+            within(grpc.ready()).await.unwrap();
+            let mut request = Request::new(Bytes::from("one"));
+            if let Some(cookie) = &cookie {
+                let value = tonic::metadata::AsciiMetadataValue::try_from(cookie).unwrap();
+                request.metadata_mut().insert("cookie", value);
+            }
+            let answer = within(grpc.unary(request, path("Unary"), Plain))
+                .await
+                .unwrap();
+            let set = answer.metadata().get("set-cookie");
+            assert_eq!(set.is_some(), cookie.is_none());
+            let set = set.map(|set| set.to_str().unwrap().split(';').next().unwrap().to_owned());
+            cookie = cookie.or(set);
+        }
+    });
+}
+
+#[test]
 fn an_error_keeps_its_code_and_its_words() {
     run(async {
         let mut rig = Rig::new(false, "").await;

@@ -166,6 +166,7 @@ impl<N: Net> Exchange<'_, N> {
     /// Hands the event of a sub-request to the counters of its upstream and endpoint. No log has it.
     fn report_call(&self) {
         let event = obs::ExchangeEvent {
+            grpc_status: self.facts.is_grpc_call.then(|| self.record.grpc_outcome()),
             ..self
                 .record
                 .event(self.core.net.now(), self.down.context.listener.id.get())
