@@ -73,8 +73,8 @@ table! {
         /// The CPU cores that run the data path: a number counts cores, a string names them. Set it to leave cores to
         /// other programs.
         preset(CORES) cores: Cores = "cores" as CoresKind;
-        /// What drives each core's io_uring: `"ring"` is Weir's own and needs Linux 6.1, `"monoio"` needs 5.19, and
-        /// `"auto"` takes the first that the kernel supports.
+        /// What drives each core's io_uring: `"ring"`, which `"auto"` means too, is Weir's own; `"monoio"` is the library of
+        /// that name, which costs more and has the exceptions that operating.md lists.
         preset(DRIVER) driver: Driver = "driver" as Choice<Driver>;
         /// The user that Weir becomes when it was started as root, by name or number: after it has bound its sockets,
         /// before it serves anything. It keeps only the right to bind ports below 1024, and only if a listener has one.

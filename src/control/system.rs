@@ -190,8 +190,7 @@ fn explain(error: &io::Error, disabled: &str) -> String {
              io_uring_enter and io_uring_register"
         }
         (Some(rustix::io::Errno::INVAL), _) => {
-            "this kernel lacks what `driver = \"ring\"` needs, which is Linux 6.1 or newer; `driver = \"auto\"` falls back \
-             to monoio"
+            "this kernel lacks what Weir needs of io_uring, which is Linux 5.19 or newer"
         }
         (Some(rustix::io::Errno::NOMEM), _) => {
             "no memory for the rings: raise the limit of locked memory (`ulimit -l`, systemd: LimitMEMLOCK=)"
@@ -216,7 +215,7 @@ mod tests {
         assert!(of(rustix::io::Errno::PERM, "0").contains("seccomp"));
         assert!(of(rustix::io::Errno::NOSYS, "").contains("5.19"));
         assert!(of(rustix::io::Errno::NOMEM, "0").contains("ulimit -l"));
-        assert!(of(rustix::io::Errno::INVAL, "0").contains("6.1"));
+        assert!(of(rustix::io::Errno::INVAL, "0").contains("5.19"));
     }
 
     #[test]

@@ -106,21 +106,24 @@ fn on_monoio<F: Future<Output = ()>>(
 }
 
 fn on_ring<F: Future<Output = ()>>(
-    program: impl FnOnce(TestNetwork<ring::Ring>) -> F + Send + 'static,
+    program: impl Fn(TestNetwork<ring::Ring>) -> F + Clone + Send + 'static,
 ) {
-    real(|| {
-        let mut pool = None;
-        let run = ring::run(|net| {
-            pool = Some(net.pool().clone());
-            program(real_network(net))
+    for flags in ring::RingFlags::ALL {
+        let program = program.clone();
+        real(move || {
+            let mut pool = None;
+            let run = ring::run_with(flags, |net| {
+                pool = Some(net.pool().clone());
+                program(real_network(net))
+            });
+            run.unwrap();
+            assert_eq!(
+                pool.map(|pool| pool.live_bytes()),
+                Some(0),
+                "every block is back in its pool"
+            );
         });
-        run.unwrap();
-        assert_eq!(
-            pool.map(|pool| pool.live_bytes()),
-            Some(0),
-            "every block is back in its pool"
-        );
-    });
+    }
 }
 
 fn real_network<N: Net<Socket = ListenSocket>>(net: N) -> TestNetwork<N> {

@@ -1,7 +1,7 @@
 //! The I/O seam: everything that the data path may ask of the outside world.
 //!
-//! [`Net`] has three implementations: [`ring`] on io_uring, [`uring`] on io_uring through monoio for kernels before
-//! 6.1, and [`sim`], a deterministic world for tests. The code above the seam is generic over `Net` and never names the
+//! [`Net`] has three implementations: [`ring`] on io_uring, [`uring`] on io_uring through monoio,
+//! and [`sim`], a deterministic world for tests. The code above the seam is generic over `Net` and never names the
 //! runtime, a socket or a file descriptor.
 //!
 //! Three rules make completion-based I/O safe to use from ordinary `async` code:

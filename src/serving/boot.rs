@@ -111,11 +111,7 @@ impl Cores {
     /// # Errors
     /// The kernel does not support the driver.
     pub fn probe(driver: Driver) -> io::Result<()> {
-        match driver {
-            Driver::Ring => ring::probe(),
-            Driver::Monoio => uring::probe(),
-            Driver::Auto => ring::probe().or_else(|_| uring::probe()),
-        }
+        Self::choose_driver(driver).map(drop)
     }
 
     /// The driver that cores run on if the configuration has this one.
@@ -123,11 +119,10 @@ impl Cores {
     /// # Errors
     /// The kernel does not support the driver.
     pub fn choose_driver(driver: Driver) -> io::Result<Driver> {
-        Ok(match driver {
-            Driver::Ring => ring::probe().map(|()| Driver::Ring)?,
-            Driver::Auto if ring::probe().is_ok() => Driver::Ring,
-            Driver::Auto | Driver::Monoio => Driver::Monoio,
-        })
+        match driver {
+            Driver::Auto | Driver::Ring => ring::probe().map(|_| Driver::Ring),
+            Driver::Monoio => uring::probe().map(|()| Driver::Monoio),
+        }
     }
 
     /// The driver that the cores run on.
@@ -145,8 +140,8 @@ impl Cores {
     pub fn start(spec: CoreSpec) -> io::Result<Self> {
         if Self::choose_driver(spec.driver)? == Driver::Ring {
             return Self::start_on(spec, Senders::Ring, |boot| {
-                let features = "own driver, single_issuer defer_taskrun".to_owned();
-                ring::run(|net| boot.serve(net, features))
+                let flags = ring::probe()?;
+                ring::run_with(flags, |net| boot.serve(net, format!("own driver, {flags}")))
             });
         }
         Self::start_on(spec, Senders::Monoio, |boot| {

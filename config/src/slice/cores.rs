@@ -133,16 +133,15 @@ fn core_number(text: &str) -> Option<u32> {
 /// What drives each core's io_uring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
-    /// The first of the others that the kernel supports.
+    /// Weir's own.
     Auto,
-    /// Weir's own driver; needs Linux 6.1.
+    /// Weir's own driver.
     Ring,
-    /// monoio; needs Linux 5.19.
+    /// monoio.
     Monoio,
 }
 
-pub(crate) const DRIVER: Preset<Driver> =
-    preset(Driver::Auto, "Weir's own where the kernel supports it");
+pub(crate) const DRIVER: Preset<Driver> = preset(Driver::Auto, "the cheaper one");
 
 impl Keywords for Driver {
     const ALL: &'static [(&'static str, Self)] = &[

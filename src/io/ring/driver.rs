@@ -1,6 +1,7 @@
 //! The driver: the ring, what Weir asks of it, what it reports, and the loop around it.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -137,18 +138,46 @@ pub(super) struct Driver {
     timespec: Cell<Timespec>,
 }
 
-/// Creates a ring with the flags that this driver needs.
-pub(super) fn set_up(submissions: u32) -> io::Result<IoUring> {
-    IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_cqsize(RING_COMPLETIONS)
-        .build(submissions)
+/// The flags of a ring. Each kernel since Linux 5.19 grants one of these sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFlags {
+    /// The kernel makes completions when the core asks for them (Linux 6.1).
+    Deferred,
+    /// The kernel makes completions during any system call of the core, and may assume that one thread submits (6.0).
+    Cooperative,
+    /// The same without that assumption (5.19).
+    CooperativeShared,
+}
+
+impl RingFlags {
+    /// All sets, the best first.
+    pub const ALL: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::CooperativeShared];
+}
+
+impl fmt::Display for RingFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deferred => "single_issuer defer_taskrun",
+            Self::Cooperative => "single_issuer coop_taskrun",
+            Self::CooperativeShared => "coop_taskrun",
+        })
+    }
+}
+
+/// Creates a ring with these flags.
+pub(super) fn set_up(flags: RingFlags, submissions: u32) -> io::Result<IoUring> {
+    let mut ring = IoUring::builder();
+    ring.setup_taskrun_flag().setup_cqsize(RING_COMPLETIONS);
+    match flags {
+        RingFlags::Deferred => ring.setup_single_issuer().setup_defer_taskrun(),
+        RingFlags::Cooperative => ring.setup_single_issuer().setup_coop_taskrun(),
+        RingFlags::CooperativeShared => ring.setup_coop_taskrun(),
+    };
+    ring.build(submissions)
 }
 
 impl Driver {
-    pub(super) fn new() -> io::Result<Rc<Self>> {
+    pub(super) fn new(flags: RingFlags) -> io::Result<Rc<Self>> {
         let driver = Self {
             pool: Pool::new(),
             pipes: Rc::default(),
@@ -157,7 +186,7 @@ impl Driver {
             sleeps: SleepQueue::default(),
             turn: Cell::new(0),
             clock: Clock::start(),
-            ring: set_up(RING_SUBMISSIONS)?,
+            ring: set_up(flags, RING_SUBMISSIONS)?,
             waiting: RefCell::default(),
             owners: OwnerTable::default(),
             in_flight: Cell::new(0),

@@ -1,4 +1,4 @@
-//! The world on io_uring for Linux 6.1 and newer, with a driver of our own.
+//! The world on io_uring, with a driver of our own.
 //!
 //! Weir asks the ring only when something is ready: sockets and times, in one system call a turn of the loop, and
 //! without interrupting the core. Plain non-blocking calls then receive, send and accept. Receiving through the ring
@@ -45,6 +45,7 @@ use super::{Address, Connection, Instant, Net, Pool, Tx};
 use crate::limits::CONNECT_RETRY_MS;
 
 use driver::Driver;
+pub use driver::RingFlags;
 use sleep_queue::Sleep;
 use socket::RingSocket;
 
@@ -53,12 +54,19 @@ pub use listener::RingListener;
 pub use rx::RingRx;
 pub use tx::RingTx;
 
-/// Checks that the kernel grants what this driver needs.
+/// The best flags that the kernel grants.
 ///
 /// # Errors
-/// The kernel is older than 6.1, lacks io_uring or forbids it.
-pub fn probe() -> io::Result<()> {
-    driver::set_up(1).map(drop)
+/// The kernel is older than 5.19, lacks io_uring or forbids it.
+pub fn probe() -> io::Result<RingFlags> {
+    let [best, others @ ..] = RingFlags::ALL;
+    let granted = |flags| driver::set_up(flags, 1).map(|_| flags);
+    others.iter().fold(granted(best), |found, &flags| {
+        found.or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => granted(flags),
+            _ => Err(error),
+        })
+    })
 }
 
 /// Runs one core's world on the calling thread until the future that `body` makes completes.
@@ -70,7 +78,19 @@ where
     F: Future,
     B: FnOnce(Ring) -> F,
 {
-    let driver = Driver::new()?;
+    run_with(probe()?, body)
+}
+
+/// As [`run`], with these flags.
+///
+/// # Errors
+/// The kernel does not grant the flags, or fails the ring.
+pub fn run_with<F, B>(flags: RingFlags, body: B) -> io::Result<F::Output>
+where
+    F: Future,
+    B: FnOnce(Ring) -> F,
+{
+    let driver = Driver::new(flags)?;
     let _entered = driver.tasks.enter();
     // Runs also when a task panics.
     let ending = EndOnDrop { driver };
