@@ -64,10 +64,7 @@ pub(super) async fn start(
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, base_endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let (overrides, endpoints) = handed_endpoints(predecessor.as_ref(), &config, &base_endpoints);
-    // Before clients can connect.
-    let mut health = Health::start(&plan, &endpoints).await;
-    let registry = Arc::new(UpstreamRegistry::new(cores));
-    health.post_first(&registry);
+    let (health, registry) = first_health(&plan, &endpoints, cores).await;
     let StartSockets {
         bound,
         admin,
@@ -153,6 +150,18 @@ pub(super) async fn start(
 /// The program that an upgrade starts. `None` for a demo, because its endpoints would end.
 fn program(demo: Option<&DemoEndpoints>) -> Option<PathBuf> {
     demo.is_none().then(upgrade::own_program).flatten()
+}
+
+/// Checks the endpoints before clients can connect, and posts what that says.
+async fn first_health(
+    plan: &Plan,
+    endpoints: &EndpointSets,
+    cores: usize,
+) -> (Health, Arc<UpstreamRegistry>) {
+    let mut health = Health::start(plan, endpoints).await;
+    let registry = Arc::new(UpstreamRegistry::new(cores));
+    health.post_first(&registry);
+    (health, registry)
 }
 
 /// Raises the limits of the process. Returns what the log says about open files.
