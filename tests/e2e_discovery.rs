@@ -453,3 +453,19 @@ fn an_endpoint_that_goes_finishes_its_requests() {
     gate.store(true, Ordering::SeqCst);
     assert_eq!(client.response().text(), "slow");
 }
+
+#[test]
+fn what_a_listener_without_http_cannot_use_is_left_out() {
+    let (dir, good) = (Weir::dir(), named("good"));
+    let file = dir.join("servers");
+    replace(&file, &format!("https://127.0.0.1:9\n{}\n", good.name));
+    let text = format!(
+        "[listen.\"127.0.0.1:0\"]\npassthrough = {{ \"*\" = \"app\" }}\n[upstream.app]\nservers = [\"file://{}\"]\n",
+        file.display()
+    );
+    let weir = Weir::start_in(&dir, &text);
+    weir.wait_for("endpoint `https://127.0.0.1:9` that a source gave for upstream `app` is left out: it begins TLS of its own");
+    weir.wait_for("1 upstream with 1 endpoint");
+    replace(&file, &format!("{}\nh2c://127.0.0.1:9\n", good.name));
+    weir.wait_for("endpoint `h2c://127.0.0.1:9` that a source gave for upstream `app` is left out: it speaks HTTP/2");
+}

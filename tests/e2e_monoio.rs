@@ -13,7 +13,11 @@ mod fairness;
 mod faults;
 #[path = "e2e_forwarding.rs"]
 mod forwarding;
+#[path = "e2e_l4.rs"]
+mod l4;
 #[path = "e2e_long_bodies.rs"]
 mod long_bodies;
+#[path = "e2e_udp.rs"]
+mod udp;
 #[path = "e2e_upgrade.rs"]
 mod upgrade;

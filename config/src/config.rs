@@ -15,6 +15,7 @@ use crate::slice::http2::Http2;
 use crate::slice::limits::Limits;
 use crate::slice::listener::Listener;
 use crate::slice::listener_target::{ListenerTarget, TCP_IDLE};
+use crate::slice::relayed_upstreams;
 use crate::slice::request_match::Match;
 use crate::slice::retries::Retries;
 use crate::slice::route::{Route, Target};
@@ -162,6 +163,22 @@ impl Config {
     #[must_use]
     pub fn relay_idle_of(&self, listener: &Listener) -> Duration {
         listener.timeouts.idle.unwrap_or(TCP_IDLE.value)
+    }
+
+    /// Why listeners without HTTP cannot use an endpoint that a source has given for an upstream, by its index. `None`: they
+    /// can, or none names the upstream.
+    #[must_use]
+    pub fn misfit(&self, upstream: usize, endpoint: &Endpoint) -> Option<String> {
+        self.listeners.iter().find_map(|listener| {
+            let key = listener.target.key()?;
+            let mut targets = listener.target.upstreams();
+            let why = relayed_upstreams::misfit(key, endpoint)
+                .filter(|_| targets.any(|to| to.index == upstream))?;
+            Some(format!(
+                "it {why} (`{key}` of listener `{}`)",
+                listener.address
+            ))
+        })
     }
 
     /// Whether some listener serves HTTP.

@@ -197,6 +197,7 @@ impl EndpointOverrides {
         EndpointSet {
             endpoints: endpoints.filter_map(changed).collect(),
             unresolved: base.unresolved.clone(),
+            unfit: base.unfit.clone(),
             sources: base.sources.clone(),
         }
     }

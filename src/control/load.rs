@@ -15,7 +15,7 @@ use super::{count, cpus, error_files, preflight, sticky_keys, system, user_acces
 use crate::files;
 use crate::io::Address;
 use crate::obs::process;
-use crate::plan::{EndpointSets, Plan, Problem};
+use crate::plan::{EndpointSets, Plan, Problem, UnresolvedEndpoint};
 use crate::tls::{self, TicketKeys};
 
 /// Where a configuration comes from.
@@ -300,6 +300,12 @@ fn refused(
     LoadError(weir_config::bounded(all))
 }
 
+/// What Weir says of an endpoint that a source gave and no listener without HTTP can use.
+pub(super) fn unfit_message(upstream: &str, endpoint: &UnresolvedEndpoint) -> String {
+    let UnresolvedEndpoint { name, why, .. } = endpoint;
+    format!("endpoint `{name}` that a source gave for upstream `{upstream}` is left out: {why}")
+}
+
 /// Warns of names that were not found. Weir starts without their endpoints and looks them up again.
 fn unresolved(
     source: &Source,
@@ -321,6 +327,10 @@ fn unresolved(
             let message = format!(
                 "endpoint `{name}` of upstream `{called}` has no address: {why}; it is left out until its name is found"
             );
+            warn(&endpoint.position, message)
+        }));
+        warnings.extend(set.unfit.iter().map(|endpoint| {
+            let message = unfit_message(called, endpoint);
             warn(&endpoint.position, message)
         }));
         warnings.extend(upstream.endpoints.iter().filter_map(|endpoint| {

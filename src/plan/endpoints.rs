@@ -38,6 +38,8 @@ pub struct EndpointSet {
     pub endpoints: Vec<EndpointSpec>,
     /// Endpoints without an address, because their names were not found, and sources that have never given endpoints.
     pub unresolved: Vec<UnresolvedEndpoint>,
+    /// Endpoints of sources that listeners without HTTP cannot use, which are left out.
+    pub unfit: Vec<UnresolvedEndpoint>,
     /// What sources gave.
     pub sources: Vec<SourceSummary>,
 }
@@ -104,14 +106,14 @@ impl EndpointState {
     }
 }
 
-/// An endpoint whose name was not found.
+/// An endpoint that is left out: its name was not found, or it does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnresolvedEndpoint {
     /// Its address as in the file.
     pub name: Arc<str>,
-    /// Where it is in the file.
+    /// Where it, or its source, is in the file.
     pub position: Position,
-    /// Why it has no address.
+    /// Why it is left out.
     pub why: String,
 }
 
@@ -137,8 +139,9 @@ impl EndpointSets {
         resolve: Resolve<'_>,
         find: Find<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let compile = |upstream| Arc::new(EndpointSet::compile(upstream, resolve, find));
-        let sets: Vec<_> = config.upstreams.iter().map(compile).collect();
+        let numbers = 0..config.upstreams.len();
+        let compile = |number| Arc::new(EndpointSet::compile((config, number), resolve, find));
+        let sets: Vec<_> = numbers.map(compile).collect();
         let upstreams = config.upstreams.iter().zip(&sets);
         let problems: Vec<_> = upstreams
             .filter_map(|(upstream, set)| set.problem(upstream))
@@ -257,9 +260,12 @@ impl EndpointSpec {
 }
 
 impl EndpointSet {
-    fn compile(upstream: &weir_config::Upstream, resolve: Resolve<'_>, find: Find<'_>) -> Self {
+    fn compile((config, number): (&Config, usize), resolve: Resolve<'_>, find: Find<'_>) -> Self {
         let mut set = Self::default();
-        let found = set.ask(upstream, find);
+        let Some(upstream) = config.upstreams.get(number) else {
+            return set;
+        };
+        let found = set.ask((config, number), upstream, find);
         for endpoint in upstream.endpoints.iter().chain(&found) {
             let mut push = |name: String, address| {
                 let spec = EndpointSpec::new(upstream, endpoint, name.into(), address);
@@ -289,6 +295,7 @@ impl EndpointSet {
     /// Asks the sources of an upstream. Returns the endpoints that the upstream does not have itself.
     fn ask(
         &mut self,
+        (config, number): (&Config, usize),
         upstream: &weir_config::Upstream,
         find: Find<'_>,
     ) -> Vec<weir_config::Endpoint> {
@@ -306,8 +313,17 @@ impl EndpointSet {
                         name,
                         endpoints: endpoints.len(),
                     });
-                    let is_new = |each: &&weir_config::Endpoint| known.insert(each.address.clone());
-                    found.extend(endpoints.iter().filter(is_new).cloned());
+                    for endpoint in endpoints.iter() {
+                        if let Some(why) = config.misfit(number, endpoint) {
+                            self.unfit.push(UnresolvedEndpoint {
+                                name: endpoint.to_string().into(),
+                                position: source.position.clone(),
+                                why,
+                            });
+                        } else if known.insert(endpoint.address.clone()) {
+                            found.push(endpoint.clone());
+                        }
+                    }
                 }
                 Err(why) => self.unresolved.push(UnresolvedEndpoint {
                     name,

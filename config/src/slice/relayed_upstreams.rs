@@ -1,7 +1,8 @@
 //! Upstreams that listeners with `tcp`, `passthrough` or `udp` name.
 
 use crate::decode::decoder::Decoder;
-use crate::slice::endpoint::EndpointAddress;
+use crate::slice::endpoint::source::SourceKind;
+use crate::slice::endpoint::{Endpoint, EndpointAddress};
 use crate::slice::health::CheckKind;
 use crate::slice::listener::Listener;
 use crate::slice::route::{Route, Target};
@@ -31,23 +32,28 @@ pub(crate) fn check_upstreams_of(
                 cx.error(Code::Conflict, span.clone(), message)
                     .help("give the listener an upstream of its own without it");
             }
-            let wrong = upstream.endpoints.iter().find_map(|endpoint| {
-                let is_unix = matches!(endpoint.address, EndpointAddress::Unix(_));
-                let why = match key {
-                    _ if endpoint.h2c => "speaks HTTP/2",
-                    "udp" if endpoint.tls => "speaks TLS over TCP",
-                    "udp" if is_unix => "is no UDP address",
-                    "passthrough" if endpoint.tls => {
-                        "begins TLS of its own, and clients speak TLS already"
-                    }
-                    _ => return None,
-                };
-                Some((endpoint, why))
-            });
+            let wrong = upstream
+                .endpoints
+                .iter()
+                .find_map(|endpoint| Some((endpoint, misfit(key, endpoint)?)));
             if let Some((endpoint, why)) = wrong {
                 let message = format!("endpoint `{endpoint}` of upstream `{name}` {why}");
                 cx.error(Code::Conflict, span, message)
                     .help("`servers` of this upstream: HOST:PORT");
+            }
+            let schemed = upstream.sources.iter().find_map(|source| {
+                let scheme = match &source.kind {
+                    SourceKind::Srv { scheme, .. } => *scheme,
+                    SourceKind::Consul(service) => service.scheme,
+                    SourceKind::File(_) | SourceKind::List { .. } => return None,
+                };
+                let any = EndpointAddress::Ip(([0, 0, 0, 0], 0).into());
+                Some((source, misfit(key, &scheme.applied_to(any.into()))?))
+            });
+            if let Some((source, why)) = schemed {
+                let message = format!("what `{}` gives for upstream `{name}` {why}", source.kind);
+                cx.error(Code::Conflict, to.position.span.clone(), message)
+                    .help("leave out `scheme` of this source");
             }
         }
     }
@@ -97,5 +103,19 @@ pub(crate) fn check_health_of_udp(
             cx.error(Code::Conflict, to.position.span.clone(), message)
                 .help("set `port` of `health` to one where the endpoints answer over TCP");
         }
+    }
+}
+
+/// Why an endpoint cannot take what a listener with this key passes on; `None` if it can.
+pub(crate) fn misfit(key: &str, endpoint: &Endpoint) -> Option<&'static str> {
+    let is_unix = matches!(endpoint.address, EndpointAddress::Unix(_));
+    match key {
+        _ if endpoint.h2c => Some("speaks HTTP/2"),
+        "udp" if endpoint.tls => Some("speaks TLS over TCP"),
+        "udp" if is_unix => Some("is no UDP address"),
+        "passthrough" if endpoint.tls => {
+            Some("begins TLS of its own, and clients speak TLS already")
+        }
+        _ => None,
     }
 }

@@ -10,10 +10,12 @@ use weir_config::Config;
 
 use super::dns::DnsClient;
 use super::resolver::{LogLine, Resolver, Wanted};
+use crate::control::load::unfit_message;
 use crate::control::phrases::summary;
 use crate::control::reload::Reloader;
 use crate::control::{Control, limits};
 use crate::obs::process;
+use crate::plan::EndpointSets;
 
 /// What the last round wanted. It stays while neither the configuration nor the answers change.
 struct LastWanted {
@@ -84,12 +86,26 @@ impl Control {
             (state.base_endpoints.clone(), state.overrides.clone())
         };
         endpoints.share_unchanged(&base);
+        self.warn_of_unfit(&endpoints, &base);
         if endpoints.is_same(&base) {
             return;
         }
         self.use_endpoints(Arc::new(endpoints), overrides).await;
         let state = self.state.borrow();
         process::info(summary(&state.plan, &state.endpoints));
+    }
+
+    /// Warns of endpoints that sources have given since `base`, and that are left out.
+    fn warn_of_unfit(&self, endpoints: &EndpointSets, base: &EndpointSets) {
+        let state = self.state.borrow();
+        let upstreams = state.config.upstreams.iter().zip(endpoints.iter());
+        for ((upstream, set), before) in upstreams.zip(base.iter()) {
+            for endpoint in &set.unfit {
+                if !before.unfit.contains(endpoint) {
+                    process::warn(unfit_message(&upstream.name, endpoint));
+                }
+            }
+        }
     }
 }
 
