@@ -94,8 +94,7 @@ pub(super) async fn start(
     };
     log_start((&plan, &endpoints), &started, &choice, admin.as_ref());
     process::info(open_files);
-    let remarks = system::remarks((&plan, &endpoints), &config, started.cores);
-    remarks.iter().for_each(process::warn);
+    system::warn_of_shortages((&plan, &endpoints), &config, started.cores);
     let state = State {
         plan,
         base_endpoints,

@@ -8,6 +8,7 @@ use weir_config::Config;
 use weir_config::limits::BACKLOG;
 
 use super::{count, memory_limit};
+use crate::obs::process;
 use crate::plan::{EndpointSets, EndpointSpec, Grants, Plan, Protocol};
 
 /// Raises the limit of open files to the hard limit. Returns the outcome in words.
@@ -74,6 +75,13 @@ pub(super) fn remarks(
     let mut found = shortages(plan, config, somaxconn);
     found.extend(shared_by_cores(plan, endpoints, cores));
     found
+}
+
+/// Logs the [`remarks`] at start.
+pub(super) fn warn_of_shortages(compiled: (&Plan, &EndpointSets), config: &Config, cores: usize) {
+    remarks(compiled, config, cores)
+        .iter()
+        .for_each(process::warn);
 }
 
 /// Warns of upstreams that speak HTTP/2 and have fewer connections than there are cores.
