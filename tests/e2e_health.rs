@@ -285,3 +285,29 @@ fn status_body_method_host_and_headers_are_settings() {
     weir.reload(&config("redy"));
     weir.wait_for("is down: its answer lacks the text in `body`");
 }
+
+#[test]
+fn endpoints_that_join_get_nothing_before_their_first_good_check_not_even_in_a_panic() {
+    let (old, new) = (Switched::new(200), Switched::new(503));
+    let others = [Switched::new(503), Switched::new(503)];
+    let weir = weir_with(CHECKS, &[&old]);
+    weir.reload(&config_with(CHECKS, &[&old, &new, &others[0], &others[1]]));
+    // Only a quarter of the endpoints is healthy, but the others have never been.
+    weir.wait_for(&format!(
+        "endpoint {} of upstream up is down: status 503",
+        new.endpoint.name
+    ));
+    (0..20).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 200));
+    assert_eq!(new.count("/"), 0);
+    assert!(!weir.is_healthy(&new.endpoint));
+    new.set(200);
+    weir.wait_for_health(&new.endpoint, true);
+    (0..10).for_each(|_| assert_eq!(weir.ask(get("/")).status(), 200));
+    assert_eq!(new.count("/"), 5);
+    // One that has passed a check is down when it fails, and a panic may use it.
+    new.set(503);
+    weir.wait_for_health(&new.endpoint, false);
+    let labels = "upstream=\"up\",state=\"unchecked\"";
+    let waiting = weir.metric(&format!("weir_upstream_endpoints{{{labels}}}"));
+    assert_eq!(waiting, 2.0);
+}

@@ -2,7 +2,7 @@
 
 use super::{Control, State};
 use crate::obs::{MetricKind, MetricsPage};
-use crate::upstream::{SurveyedEndpoint, survey};
+use crate::upstream::{SurveyedEndpoint, Unusable, survey};
 
 /// Adds the states of all endpoints.
 pub(super) fn endpoint_metrics(control: &Control, state: &State, page: &mut MetricsPage) {
@@ -34,7 +34,9 @@ pub(super) fn endpoint_metrics(control: &Control, state: &State, page: &mut Metr
     for (plan, set, endpoints) in &surveys {
         for (spec, each) in set.endpoints.iter().zip(endpoints) {
             let labels = [("upstream", &*plan.name), ("endpoint", &*spec.name)];
-            page.sample(&labels, u64::from(each.status.is_healthy()));
+            let waits = each.unusable == Some(Unusable::Unchecked);
+            let is_healthy = each.status.is_healthy() && !waits;
+            page.sample(&labels, u64::from(is_healthy));
         }
     }
 }

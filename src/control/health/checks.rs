@@ -77,6 +77,8 @@ impl Drop for CheckedEndpoint {
 pub(super) struct CheckRecord {
     state: Cell<CheckState>,
     failure: RefCell<Option<Arc<str>>>,
+    /// It has joined others at run time and has not passed a check yet.
+    is_unproven: Cell<bool>,
     /// A check has passed since this was last cleared.
     has_passed: Cell<bool>,
     /// How often it became healthy, and down.
@@ -88,9 +90,13 @@ pub(super) struct CheckRecord {
 }
 
 impl CheckRecord {
-    /// What the endpoint counts as.
+    /// What the endpoint counts as. One that has joined others waits for its first good check, however many have failed:
+    /// if it were down, it would get requests in a panic.
     pub(super) fn health(&self) -> EndpointHealth {
-        self.state.get().health()
+        match self.is_unproven.get() {
+            true => EndpointHealth::Unknown,
+            false => self.state.get().health(),
+        }
     }
 
     /// Why the last check has failed; `None` if it has passed.
@@ -202,6 +208,7 @@ impl Checks {
         // A check that times out now is still a verdict.
         drop(timeout(longest + limits::FIRST_CHECKS_GRACE, wait).await);
         for endpoint in all() {
+            endpoint.record.is_unproven.set(false);
             let state = &endpoint.record.state;
             if !state.get().is_decided() {
                 state.set(CheckState::guessed(EndpointHealth::Up));
@@ -260,6 +267,7 @@ impl CheckedEndpoint {
         let target = Rc::new(target);
         let record = Rc::new(CheckRecord {
             state: Cell::new(CheckState::guessed(guess)),
+            is_unproven: Cell::new(guess == EndpointHealth::Unknown),
             failure: RefCell::default(),
             has_passed: Cell::new(false),
             ups: Cell::new(0),
@@ -300,6 +308,9 @@ async fn check_endpoint(
         let has_passed = outcome.is_ok();
         let has_changed = state.note(has_passed, rule);
         record.state.set(state);
+        if state.health() == EndpointHealth::Up {
+            record.is_unproven.set(false);
+        }
         record.has_passed.set(record.has_passed.get() || has_passed);
         let failure: Option<Arc<str>> = outcome.err().map(Into::into);
         record.failure.borrow_mut().clone_from(&failure);

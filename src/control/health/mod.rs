@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use weir_config::Eject;
 
-use checks::Checks;
+use checks::{CheckRecord, Checks};
 
 pub use ejection::{Ejections, Peers, Ruling};
 use success_rate::{Tally, find_failing};
@@ -73,8 +73,13 @@ impl UpstreamHealth {
     }
 
     fn peers(&self, set: &EndpointSet) -> Peers {
+        let waits = |name: &str| self.verdicts.get(name) == Some(&EndpointHealth::Unknown);
         let eligible = set.endpoints.iter().filter(|endpoint| {
-            endpoint.state == EndpointState::Ready && endpoint.weight > 0 && !endpoint.backup
+            endpoint.state == EndpointState::Ready
+                && endpoint.weight > 0
+                && !endpoint.backup
+                // It waits for its first good check.
+                && !waits(&endpoint.name)
         });
         let all: Vec<_> = eligible.map(|endpoint| &endpoint.name).collect();
         Peers {
@@ -177,9 +182,13 @@ impl Health {
         } in changes
         {
             // The endpoint may have gone meanwhile.
-            if self.checks.find(&upstream, &endpoint).is_none() {
+            let Some(health) = self
+                .checks
+                .find(&upstream, &endpoint)
+                .map(CheckRecord::health)
+            else {
                 continue;
-            }
+            };
             let name = format_args!("endpoint {endpoint} of upstream {upstream}");
             match (to, failure) {
                 (EndpointHealth::Down, Some(why)) => {
@@ -190,7 +199,7 @@ impl Health {
                 }
                 _ => {}
             }
-            self.note_verdicts(registry, vec![((upstream, endpoint), to)]);
+            self.note_verdicts(registry, vec![((upstream, endpoint), health)]);
         }
         has_changed
     }
