@@ -74,14 +74,10 @@ impl Checker {
     pub(super) async fn check(&mut self, tls: Option<&CheckTls>) -> Result<(), String> {
         let limit = self.target.timeout();
         let checked = timeout(limit, self.check_patiently(tls)).await;
-        let outcome = checked.unwrap_or_else(|_| {
+        checked.unwrap_or_else(|_| {
             let limit = show_duration(limit);
             Err(format!("timed out after {limit}"))
-        });
-        if outcome.is_err() {
-            self.kept = None;
-        }
-        outcome
+        })
     }
 
     async fn check_patiently(&mut self, tls: Option<&CheckTls>) -> Result<(), String> {
