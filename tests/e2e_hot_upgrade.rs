@@ -483,3 +483,36 @@ fn sockets_with_files_the_pid_file_and_the_service_manager_follow_the_new_proces
         (!socket.exists() && !pid_file.exists()).then_some(())
     });
 }
+
+#[test]
+fn verdicts_of_checks_last_in_the_new_process() {
+    let dir = Weir::dir();
+    let is_well = Arc::new(AtomicBool::new(true));
+    let shared = is_well.clone();
+    let endpoint = Endpoint::answering(move |_| match shared.load(Ordering::Relaxed) {
+        true => ok("well"),
+        false => "HTTP/1.1 503 Unwell\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    });
+    let down = e2e::free_address("127.0.0.1");
+    let config = format!(
+        "[upstream.up]\nservers = [\"{}\", \"{down}\"]\nhealth = {{ http = \"/\", interval = \"60s\" }}\n\
+         [[route]]\nmatch = \"/*\"\nto = \"up\"\n",
+        endpoint.name
+    );
+    let mut weir = Upgradable::start(&dir, &config);
+    let is_healthy = |weir: &Weir, endpoint: &str| {
+        let labels = format!("upstream=\"up\",endpoint=\"{endpoint}\"");
+        weir.metric(&format!("weir_endpoint_healthy{{{labels}}}")) == 1.0
+    };
+    assert!(is_healthy(&weir.weir, &endpoint.name));
+    assert!(!is_healthy(&weir.weir, &down.to_string()));
+    // For a process that knows nothing, the first check decides alone.
+    is_well.store(false, Ordering::Relaxed);
+    let before = endpoint.requests().len();
+    weir.upgrade();
+    eventually("a check by the new process", || {
+        (endpoint.requests().len() > before).then_some(())
+    });
+    assert!(is_healthy(&weir.weir, &endpoint.name));
+    assert!(!is_healthy(&weir.weir, &down.to_string()));
+}

@@ -47,7 +47,19 @@ pub(super) struct Handover {
     pub(super) sockets: Vec<HandedSocket>,
     /// Changes of endpoints that persist.
     pub(super) overrides: EndpointOverrides,
+    /// What checks have found about endpoints.
+    #[serde(default)]
+    pub(super) verdicts: Vec<HandedVerdict>,
     pub(super) tickets: Vec<ExportedTicketKeys>,
+}
+
+/// What checks have found about an endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct HandedVerdict {
+    pub(super) upstream: String,
+    pub(super) endpoint: String,
+    /// Whether it passes its checks.
+    pub(super) is_up: bool,
 }
 
 /// A listening socket that is handed over.
@@ -207,6 +219,7 @@ mod tests {
             driver: "ring".to_owned(),
             sockets: sockets.collect(),
             overrides: EndpointOverrides::default(),
+            verdicts: Vec::new(),
             tickets: Vec::new(),
         };
         let file = std::fs::File::open("/dev/null").unwrap();

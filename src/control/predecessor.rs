@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use weir_config::Driver;
 
 use super::endpoint_overrides::EndpointOverrides;
-use super::handover::{self, HandedSocket, Handover, VARIABLE};
+use super::handover::{self, HandedSocket, HandedVerdict, Handover, VARIABLE};
 use super::limits;
 use crate::tls::TicketKeys;
 
@@ -19,6 +19,8 @@ pub(super) struct Predecessor {
     /// Its listening sockets, until [`Predecessor::take_sockets`].
     sockets: Vec<(HandedSocket, OwnedFd)>,
     pub(super) overrides: EndpointOverrides,
+    /// What its checks have found.
+    pub(super) verdicts: Vec<HandedVerdict>,
     /// The keys of its session tickets.
     pub(super) tickets: TicketKeys,
 }
@@ -52,6 +54,7 @@ impl Predecessor {
             driver: state.driver,
             sockets: state.sockets.into_iter().zip(fds).collect(),
             overrides: state.overrides,
+            verdicts: state.verdicts,
             tickets: TicketKeys::import(state.tickets),
         })
     }

@@ -64,7 +64,7 @@ pub(super) async fn start(
     system::fit(&mut plan, &endpoints, &config, cores);
     let (plan, base_endpoints) = (Arc::new(plan), Arc::new(endpoints));
     let (overrides, endpoints) = handed_endpoints(predecessor.as_ref(), &config, &base_endpoints);
-    let (health, registry) = first_health(&plan, &endpoints, cores).await;
+    let (health, registry) = first_health(&plan, &endpoints, cores, predecessor.as_ref()).await;
     let StartSockets {
         bound,
         admin,
@@ -156,8 +156,10 @@ async fn first_health(
     plan: &Plan,
     endpoints: &EndpointSets,
     cores: usize,
+    predecessor: Option<&Predecessor>,
 ) -> (Health, Arc<UpstreamRegistry>) {
-    let mut health = Health::start(plan, endpoints).await;
+    let known = predecessor.map_or(&[][..], |old| &old.verdicts);
+    let mut health = Health::start(plan, endpoints, known).await;
     let registry = Arc::new(UpstreamRegistry::new(cores));
     health.post_first(&registry);
     (health, registry)

@@ -145,6 +145,7 @@ impl Control {
             driver: driver_name(self.cores.driver()).to_owned(),
             sockets,
             overrides: self.state.borrow().overrides.clone(),
+            verdicts: self.state.borrow().health.verdicts(),
             tickets: self.tickets.export(),
         };
         let program = program.to_owned();

@@ -32,6 +32,14 @@ impl CheckState {
         }
     }
 
+    /// The state of an endpoint about which earlier checks have decided.
+    pub(super) fn decided(health: EndpointHealth) -> Self {
+        Self {
+            health,
+            ..Self::default()
+        }
+    }
+
     /// What the endpoint counts as.
     pub(super) fn health(&self) -> EndpointHealth {
         self.health

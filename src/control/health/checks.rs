@@ -14,6 +14,7 @@ use weir_config::INTERVAL_MIN;
 use super::check_state::CheckState;
 use super::check_target::CheckTarget;
 use super::checker::Checker;
+use crate::control::handover::HandedVerdict;
 use crate::control::limits;
 use crate::plan::{EndpointSets, Plan};
 use crate::tls::{CheckTls, TlsClient};
@@ -149,6 +150,35 @@ impl Checks {
             }
         }
         begun
+    }
+
+    /// Takes over what the process that this one replaces has found, before the first check has ended.
+    pub(super) fn adopt(&self, verdicts: &[HandedVerdict]) {
+        for verdict in verdicts {
+            if let Some(record) = self.find(&verdict.upstream, &verdict.endpoint) {
+                record.state.set(CheckState::decided(match verdict.is_up {
+                    true => EndpointHealth::Up,
+                    false => EndpointHealth::Down,
+                }));
+            }
+        }
+    }
+
+    /// What checks have found, for a process that replaces this one.
+    pub(super) fn verdicts(&self) -> Vec<HandedVerdict> {
+        let decided = |(upstream, endpoint, record): (&Arc<str>, &Arc<str>, &CheckRecord)| {
+            let is_up = match record.health() {
+                EndpointHealth::Up => true,
+                EndpointHealth::Down => false,
+                EndpointHealth::Unknown => return None,
+            };
+            Some(HandedVerdict {
+                upstream: upstream.to_string(),
+                endpoint: endpoint.to_string(),
+                is_up,
+            })
+        };
+        self.all().filter_map(decided).collect()
     }
 
     /// Ends the checks of endpoints that `endpoints` no longer has, or that `plan` does not check. Returns them.

@@ -24,6 +24,7 @@ use success_rate::{Tally, find_failing};
 
 use checks::{EndpointKey, HealthChange};
 
+use super::handover::HandedVerdict;
 use super::{Control, State, limits};
 use crate::obs::{CoreReport, EjectionCause, MetricKind, MetricsPage, process};
 use crate::plan::{EndpointSet, EndpointSets, EndpointState, Plan};
@@ -93,14 +94,24 @@ impl UpstreamHealth {
 }
 
 impl Health {
-    /// Begins the checks of a start, and waits for the first of them.
-    pub(super) async fn start(plan: &Plan, endpoints: &EndpointSets) -> Self {
+    /// Begins the checks of a start, and waits for the first of them. `known` is what the process before has found.
+    pub(super) async fn start(
+        plan: &Plan,
+        endpoints: &EndpointSets,
+        known: &[HandedVerdict],
+    ) -> Self {
         let mut health = Self::default();
         let tls_of = |number: usize| plan.upstreams.get(number)?.tls.clone();
         let nothing = |_: &str, _: &str| EndpointHealth::Unknown;
         health.checks.begin((plan, endpoints), tls_of, nothing);
+        health.checks.adopt(known);
         health.checks.wait_for_first().await;
         health
+    }
+
+    /// What checks have found, for a process that replaces this one.
+    pub(super) fn verdicts(&self) -> Vec<HandedVerdict> {
+        self.checks.verdicts()
     }
 
     /// Posts the verdicts of the first checks.
