@@ -68,8 +68,11 @@ pub(super) const NAMES_SHOWN_MAX: usize = 32;
 /// endpoint and core.
 pub(super) const TROUBLE_WATCH: Duration = Duration::from_secs(1);
 
-/// Checks of endpoints at once. Each that runs has a connection, and memory for an answer.
+/// Checks at once of endpoints that are not down. Each that runs has a connection, and memory for an answer.
 pub(super) const CHECKS_AT_ONCE_MAX: usize = 1_024;
+
+/// Checks at once of endpoints that are down.
+pub(super) const CHECKS_OF_DOWN_AT_ONCE_MAX: usize = 256;
 
 /// How much longer than a check a start waits for the first checks, so that those that time out decide too.
 pub(super) const FIRST_CHECKS_GRACE: Duration = Duration::from_millis(50);

@@ -32,7 +32,9 @@ pub(super) struct Checks {
 
 /// What all checks share.
 struct Shared {
-    /// As many checks as may run at once.
+    /// As many checks as may run at once, of endpoints that are down and of all others. Endpoints that hang are checked
+    /// often and until the timeout, and must not hold up the checks of the others.
+    permits_of_down: Semaphore,
     permits: Semaphore,
     changes: RefCell<Vec<HealthChange>>,
     /// `changes` has something.
@@ -44,6 +46,7 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
+            permits_of_down: Semaphore::new(limits::CHECKS_OF_DOWN_AT_ONCE_MAX),
             permits: Semaphore::new(limits::CHECKS_AT_ONCE_MAX),
             changes: RefCell::default(),
             has_changes: Notify::new(),
@@ -326,7 +329,11 @@ async fn check_endpoint(
     // Endpoints that begin together do not stay together.
     let mut spread = fastrand::f64();
     loop {
-        let Ok(permit) = shared.permits.acquire().await else {
+        let permits = match record.state.get().health() {
+            EndpointHealth::Down => &shared.permits_of_down,
+            _ => &shared.permits,
+        };
+        let Ok(permit) = permits.acquire().await else {
             return;
         };
         let begun = Instant::now();
