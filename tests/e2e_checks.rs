@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use e2e::{Conn, DEADLINE, Endpoint, Message, Weir, eventually, free_address, get, ok};
+use e2e::{Conn, DEADLINE, Endpoint, Message, Weir, eventually, free_address, get, ok, run_weir};
 use http::{HeaderMap, Response};
 use peers::{Body, Protocol, Server, Tls, answer, routed, run};
 use tokio::task::spawn_blocking;
@@ -306,7 +306,8 @@ fn an_endpoint_that_is_added_gets_nothing_before_its_first_good_check() {
     std::fs::write(dir.join("token"), TOKEN).unwrap();
     let keys = "health = { http = \"/up\", interval = \"200ms\", timeout = \"3s\", rise = 1 }";
     let with_admin = format!(
-        "admin = {{ address = \"127.0.0.2:0\", token_file = \"token\" }}\n{}",
+        "admin = {{ address = \"{}\", token_file = \"token\" }}\n{}",
+        free_address("127.0.0.2"),
         config(keys, &[&first.endpoint.name])
     );
     let weir = Weir::start_in(&dir, &with_admin);
@@ -325,6 +326,11 @@ fn an_endpoint_that_is_added_gets_nothing_before_its_first_good_check() {
     let shown: serde_json::Value =
         serde_json::from_slice(&call(&weir, "GET", &path, "").body).unwrap();
     assert_eq!(shown["failure"], "status 503");
+    let file = dir.join("weir.toml");
+    let (code, status) = run_weir(&["status", "--file", file.to_str().unwrap()]);
+    let name = &second.endpoint.name;
+    let line = format!("endpoint {name} of up: down: status 503");
+    assert!(code == Some(0) && status.contains(&line), "{status}");
     second.is_well.store(true, Ordering::SeqCst);
     eventually("requests for the new endpoint", || {
         assert_eq!(weir.ask(get("/")).status(), 200);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::diff::write_changes;
 use super::instance::{items, number, pretty, read_arguments, text};
+use super::upstream::{HEALTHY, health_of};
 use super::{CommandError, CommandResult, FAILED, help, print};
 use crate::control::count;
 
@@ -23,16 +24,53 @@ pub(super) fn main(args: &mut Parser) -> CommandResult {
     // Without a token, health and plan can be seen all the same.
     let changes = instance.send("GET", "/api/changes", None)?;
     let changes = changes.is_success().then(|| changes.json()).transpose()?;
+    let upstreams = instance.send("GET", "/api/upstreams", None)?;
+    let upstreams = upstreams
+        .is_success()
+        .then(|| upstreams.json())
+        .transpose()?;
     if options.json {
-        print(&pretty(
-            &json!({ "ready": is_ready, "plan": plan, "changes": changes }),
-        ))?;
+        let whole =
+            json!({ "ready": is_ready, "plan": plan, "changes": changes, "upstreams": upstreams });
+        print(&pretty(&whole))?;
     } else {
-        print(&describe(&plan, is_ready, changes.as_ref()))?;
+        let mut shown = describe(&plan, is_ready, changes.as_ref());
+        if let Some(upstreams) = &upstreams {
+            write_unhealthy(&mut shown, upstreams);
+        }
+        print(&shown)?;
     }
     match is_ready {
         true => Ok(()),
         false => Err(CommandError::Said(FAILED)),
+    }
+}
+
+/// Endpoints that it names; it counts the others.
+const NAMED_MAX: usize = 32;
+
+/// Names the endpoints that fail their checks or are ejected, and why.
+fn write_unhealthy(out: &mut String, upstreams: &Value) {
+    let unhealthy: Vec<_> = items(upstreams)
+        .iter()
+        .flat_map(|upstream| {
+            let endpoints = upstream.get("endpoints").map_or(&[][..], items).iter();
+            endpoints.map(move |endpoint| (text(upstream, "name"), endpoint))
+        })
+        .map(|(upstream, endpoint)| (upstream, endpoint, health_of(endpoint)))
+        .filter(|(_, _, health)| health != HEALTHY)
+        .collect();
+    // Writing to a string cannot fail.
+    for (upstream, endpoint, health) in unhealthy.iter().take(NAMED_MAX) {
+        let address = text(endpoint, "address");
+        let _ = writeln!(out, "endpoint {address} of {upstream}: {health}");
+    }
+    if let Some(more) = unhealthy
+        .len()
+        .checked_sub(NAMED_MAX)
+        .filter(|more| *more > 0)
+    {
+        let _ = writeln!(out, "and {more} more that are not healthy");
     }
 }
 

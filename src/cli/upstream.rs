@@ -159,21 +159,28 @@ fn upstreams(instance: &Instance, name: Option<&str>) -> Result<Value, CommandEr
     }
 }
 
-fn row(upstream: &str, endpoint: &Value) -> Vec<String> {
+/// The word for an endpoint whose checks pass, or that has none.
+pub(super) const HEALTHY: &str = "healthy";
+
+/// The health of an endpoint in a few words.
+pub(super) fn health_of(endpoint: &Value) -> String {
     let is = |key: &str| endpoint.get(key).and_then(Value::as_bool) == Some(true);
     let failure = endpoint.get("failure").and_then(Value::as_str);
-    let health = match (is("healthy"), is("ejected"), failure) {
+    match (is("healthy"), is("ejected"), failure) {
         (_, true, _) => "ejected".to_owned(),
-        (true, false, _) => "healthy".to_owned(),
+        (true, false, _) => HEALTHY.to_owned(),
         (false, false, Some(why)) => format!("down: {why}"),
         (false, false, None) => "unchecked".to_owned(),
-    };
+    }
+}
+
+fn row(upstream: &str, endpoint: &Value) -> Vec<String> {
     vec![
         upstream.to_owned(),
         text(endpoint, "address").to_owned(),
         number(endpoint, "weight").to_string(),
         text(endpoint, "state").to_owned(),
-        health,
+        health_of(endpoint),
         number(endpoint, "in_flight").to_string(),
         number(endpoint, "connections").to_string(),
     ]
