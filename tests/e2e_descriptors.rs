@@ -163,7 +163,8 @@ fn each_connect_error_is_reported_as_what_it_is() {
             "connect_failed",
             "ECONNREFUSED",
         ),
-        ("/nowhere", "255.255.255.255:80".to_owned(), "connect_", "E"),
+        // The broadcast address of the loopback interface.
+        ("/nowhere", "127.255.255.255:80".to_owned(), "connect_", "E"),
     ];
     let mut config = String::new();
     for (path, server, ..) in &cases {
