@@ -3,6 +3,7 @@
 
 mod e2e;
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use e2e::*;
@@ -156,17 +157,17 @@ fn large_bodies_pass_whole_and_copies_may_have_none() {
 
 #[test]
 fn a_client_that_leaves_in_its_body_leaves_no_copy() {
-    let app = Endpoint::script(|conn| {
+    let (has_head, heard) = mpsc::channel();
+    let app = Endpoint::script(move |conn| {
         conn.head();
+        has_head.send(()).unwrap();
         conn.rest();
     });
     let shadow = named("shadow");
     let weir = Weir::start(&file("mirror = \"shadow\"", &app, &shadow.name));
     let client = weir.connect();
     client.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 10\r\n\r\n01234");
-    eventually("the endpoint's request", || {
-        (app.connections() == 1).then_some(())
-    });
+    heard.recv_timeout(Duration::from_secs(10)).unwrap();
     drop(client);
     eventually_dropped(&weir, "incomplete", 1.0);
     assert_eq!(shadow.connections(), 0);
