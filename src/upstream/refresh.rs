@@ -50,6 +50,7 @@ impl<N: Net> Upstream<N> {
                 let is_healthy = candidate.unusable().is_none();
                 if is_healthy && !endpoint.is_healthy.get() {
                     endpoint.healthy_since.set(Some(now));
+                    endpoint.latency.forget();
                 }
                 endpoint.is_healthy.set(is_healthy);
                 endpoint.keeps_sessions.set(candidate.keeps_sessions());
