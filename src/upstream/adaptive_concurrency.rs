@@ -14,7 +14,7 @@ const LIMIT_FIRST: u32 = 64;
 
 /// How long the times of one sample are collected (Envoy `concurrency_update_interval` 100 ms).
 const SAMPLE: Duration = Duration::from_millis(100);
-/// With fewer times than this, a sample says nothing.
+/// The fewest times that a sample needs to change the limit.
 const SAMPLE_MIN: usize = 5;
 /// Times that a sample keeps. Later ones replace others at random.
 const SAMPLE_MAX: usize = 256;

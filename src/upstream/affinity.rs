@@ -17,12 +17,12 @@ impl<N: Net> Upstream<N> {
     pub(super) fn pick_for_key_among(
         &self,
         key: u64,
-        may: impl Fn(u32, &Endpoint<N>) -> bool,
+        may_use: impl Fn(u32, &Endpoint<N>) -> bool,
     ) -> Option<(u32, &Rc<Endpoint<N>>)> {
         let usable = self.usable.borrow();
         let scored = usable.endpoints.iter().filter_map(|each| {
             let endpoint = self.endpoints.get(each.index as usize)?;
-            let takes = endpoint.slot.takes_requests.get() && may(each.index, endpoint);
+            let takes = endpoint.slot.takes_requests.get() && may_use(each.index, endpoint);
             takes.then(|| (score(key, each.hash, each.weight), each.index, endpoint))
         });
         let best = scored.max_by(|(a, ..), (b, ..)| a.total_cmp(b));
@@ -30,12 +30,12 @@ impl<N: Net> Upstream<N> {
     }
 }
 
-/// The score of an endpoint, whose name has this hash, for a key: with -w / ln(u) of an even u in (0, 1), the highest
-/// score falls to each endpoint as often as its weight says.
+/// The score of an endpoint, whose name has this hash, for a key: -w / ln(u) with u uniform in (0, 1). Each endpoint then
+/// has the highest score in proportion to its weight w.
 fn score(key: u64, name: u64, weight: u64) -> f64 {
     let mixed = mix(mix(key) ^ name);
-    let even = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -(weight as f64) / even.ln()
+    let uniform = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -(weight as f64) / uniform.ln()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::io::Instant;
 use crate::plan::BreakerPlan;
 
 /// How many requests may try an upstream at once while the circuit is half open, and how many have to succeed to close
-/// it. (Resilience4j permits ten, Polly one. Three tell a chance success from a recovery.)
+/// it. (Resilience4j permits ten, Polly one. One success may be chance, three are a recovery.)
 const TRIALS: u64 = 3;
 
 /// The state of one upstream's breaker, over all cores.
@@ -37,12 +37,9 @@ pub(super) enum BreakerPass {
     Trial(u64),
 }
 
-/// A refused request.
+/// A refused request. [`BreakerState::open_for`] has the time for which the circuit stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CircuitOpen {
-    /// How long the circuit stays open at least.
-    pub(super) for_at_least: Duration,
-}
+pub(super) struct CircuitOpen;
 
 /// The counts of trials in the low bits of a circuit that is not closed.
 const RUNNING: u64 = 1;
@@ -81,8 +78,7 @@ impl BreakerState {
             {
                 self.give_up(pass);
                 // The circuit stays closed: the requests over the limit are refused, and no others.
-                let for_at_least = Duration::ZERO;
-                return Err(CircuitOpen { for_at_least });
+                return Err(CircuitOpen);
             }
         }
         Ok(pass)
@@ -92,9 +88,7 @@ impl BreakerState {
     fn try_upstream(&self, circuit: u64, now: u64) -> Result<BreakerPass, CircuitOpen> {
         let since = circuit >> TIME_SHIFT;
         if now < since {
-            return Err(CircuitOpen {
-                for_at_least: Duration::from_millis(since - now),
-            });
+            return Err(CircuitOpen);
         }
         let one_more = |circuit: u64| {
             let has_place = circuit >> TIME_SHIFT == since && running(circuit) < TRIALS;
@@ -103,9 +97,7 @@ impl BreakerState {
         match self.circuit.fetch_update(AcqRel, Acquire, one_more) {
             Ok(_) => Ok(BreakerPass::Trial(since)),
             Err(0) => Ok(BreakerPass::Closed),
-            Err(_) => Err(CircuitOpen {
-                for_at_least: Duration::ZERO,
-            }),
+            Err(_) => Err(CircuitOpen),
         }
     }
 
@@ -202,25 +194,25 @@ impl BreakerState {
         let half_ms = (plan.window.as_millis() as u64 / 2).max(1);
         let epoch = now / half_ms % (1 << 16);
         let add = |word: u64| {
-            let own = match Outcomes::unpack(word) {
+            let own = match OutcomeCounts::unpack(word) {
                 own if own.epoch == epoch => own,
-                _ => Outcomes {
+                _ => OutcomeCounts {
                     epoch,
-                    ..Outcomes::default()
+                    ..OutcomeCounts::default()
                 },
             };
             Some(own.with(has_failed).pack())
         };
         let before = self.current.fetch_update(AcqRel, Acquire, add);
         let before = before.unwrap_or_else(|word| word);
-        let mut former = Outcomes::unpack(self.former.load(Relaxed));
-        if Outcomes::unpack(before).epoch != epoch {
+        let mut former = OutcomeCounts::unpack(self.former.load(Relaxed));
+        if OutcomeCounts::unpack(before).epoch != epoch {
             self.former.store(before, Relaxed);
-            former = Outcomes::unpack(before);
+            former = OutcomeCounts::unpack(before);
         }
-        let current = Outcomes::unpack(self.current.load(Relaxed));
+        let current = OutcomeCounts::unpack(self.current.load(Relaxed));
         if (former.epoch + 1) % (1 << 16) != epoch {
-            former = Outcomes::default();
+            former = OutcomeCounts::default();
         }
         let total = current.total + former.total;
         let failed = current.failed + former.failed;
@@ -231,17 +223,17 @@ impl BreakerState {
 
 /// The outcomes of half a window, packed into a word.
 #[derive(Clone, Copy, Default)]
-struct Outcomes {
+struct OutcomeCounts {
     /// The number of the half window, modulo 2^16.
     epoch: u64,
     failed: u64,
     total: u64,
 }
 
-/// The largest count of a half window. At that number the share is known well enough.
+/// The largest count of a half window, so that both counts fit into a word. Later outcomes of the half do not count.
 const COUNT_MAX: u64 = (1 << 24) - 1;
 
-impl Outcomes {
+impl OutcomeCounts {
     fn unpack(word: u64) -> Self {
         Self {
             epoch: word >> 48,
@@ -303,8 +295,8 @@ mod tests {
         assert!(!state.is_open(), "too few requests");
         assert_eq!(send(&state, &plan, 1, &[true; 5]), 1);
         assert!(state.is_open());
-        let refused = state.admit(&plan, at(1_001)).expect_err("open");
-        assert_eq!(refused.for_at_least, Duration::from_secs(4));
+        assert_eq!(state.admit(&plan, at(1_001)), Err(CircuitOpen));
+        assert_eq!(state.open_for(at(1_001)), Duration::from_secs(4));
 
         let state = BreakerState::default();
         assert_eq!(send(&state, &plan, 0, &[false; 30]), 30);

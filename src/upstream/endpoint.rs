@@ -49,11 +49,11 @@ pub struct Endpoint<N: Net> {
     pub(super) latency: PeakLatency,
     /// How many requests this core has at the endpoint.
     pub(super) in_flight: Cell<u32>,
-    /// How many of them the other cores know of.
+    /// How many of them this core has published.
     pub(super) published: Cell<u32>,
     /// The core publishes the number at its next tick.
     pub(super) has_changed: Cell<bool>,
-    /// Whether it was healthy when this core last looked.
+    /// Whether it was healthy at this core's last refresh.
     pub(super) is_healthy: Cell<bool>,
     /// Whether clients whose session it has may still use it: it is healthy and not under maintenance.
     pub(super) keeps_sessions: Cell<bool>,
@@ -61,7 +61,7 @@ pub struct Endpoint<N: Net> {
     pub(super) healthy_since: Cell<Option<Instant>>,
     /// Until when this core uses it no more, because of failures that control has not judged yet.
     pub(super) local_ejection: Cell<Option<Instant>>,
-    /// What the last attempts on this core say.
+    /// The outcomes of the last attempts on this core.
     pub(super) outcomes: Outcomes,
     /// The packed status that this core has read last.
     pub(super) status_word: Cell<u32>,

@@ -1,4 +1,4 @@
-//! The count of one endpoint's connections, and who gets the next free one.
+//! Counts one endpoint's connections, and gives the next free one to the request that has waited longest.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -92,7 +92,7 @@ impl<N: Net> EndpointSlot<N> {
         self.count.authenticates()
     }
 
-    /// Records that the endpoint asks for authentication that holds for a connection.
+    /// Records that the endpoint uses authentication that holds for a connection.
     pub(super) fn record_authentication(&self) {
         self.count.record_authentication();
     }

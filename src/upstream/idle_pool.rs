@@ -91,7 +91,7 @@ impl<N: Net> IdlePool<N> {
 /// What an attempt needs of a connection.
 #[derive(Clone, Copy)]
 pub struct ConnectionNeed {
-    /// If the PROXY protocol tells endpoints the client, the client that the connection must belong to.
+    /// The client that the connection must belong to, if the PROXY protocol names clients to endpoints.
     pub owner: Option<SocketAddr>,
     /// The attempt must open a new connection, because it has found an idle one dead.
     pub must_be_fresh: bool,

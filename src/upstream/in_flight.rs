@@ -51,7 +51,7 @@ impl<N: Net> Endpoint<N> {
         }
     }
 
-    /// Tells the other cores how many requests this core has at the endpoint.
+    /// Publishes to the other cores how many requests this core has at the endpoint.
     pub(super) fn publish_in_flight(&self) {
         self.has_changed.set(false);
         let (now, before) = (self.in_flight.get(), self.published.get());
@@ -77,7 +77,7 @@ impl<N: Net> Endpoint<N> {
         self.latency.observe(latency, now);
     }
 
-    /// Counts an attempt that the endpoint has failed, or an answer that says so: to balancers it is slow for a time.
+    /// Counts a failed attempt, or an answer 502, 503 or 504, so that the endpoint looks slow to balancers for a time.
     pub fn observe_failure(&self, now: Instant) {
         self.latency.observe_failure(now);
     }

@@ -10,7 +10,7 @@ const FIRST: f64 = 0.000_1;
 
 /// When this many times are counted, all counts are halved: older times count less and less.
 const COUNTED_MAX: u32 = 1_000;
-/// With fewer times than this, a percentile says nothing.
+/// The fewest times that a percentile needs; with fewer, requests are not hedged.
 const COUNTED_MIN: u32 = 50;
 
 /// The times to the first byte of one upstream on one core.

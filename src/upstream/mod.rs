@@ -263,7 +263,8 @@ impl<N: Net> Upstream<N> {
     }
 
     /// Returns an offer of the endpoint that the balancer chooses among those that have room and were not tried; if all
-    /// were tried, among those that have room. `key` is the hash of the request's key, if the balancer wants one. `None`: every endpoint is at its limit, or none is usable.
+    /// were tried, among those that have room. `key` is the hash of the request's key, if the balancer reads one. `None`:
+    /// every endpoint is at its limit, or none is usable.
     pub fn take_offer(
         &self,
         cx: &mut Context<'_>,
@@ -274,7 +275,7 @@ impl<N: Net> Upstream<N> {
         let view = PickView {
             upstream: self,
             tried,
-            all: !tried.is_empty() && !self.has_untried(tried),
+            includes_tried: !tried.is_empty() && !self.has_untried(tried),
             need,
         };
         loop {
@@ -286,7 +287,7 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// The key of a client without a request, if the balancer wants an address.
+    /// The hash of the client's address, if the balancer hashes addresses. For clients without a request.
     pub fn key_of_client(&self, client: Option<IpAddr>) -> Option<u64> {
         match self.balance {
             Balance::IpHash | Balance::Hash(HashKey::Ip) => client.map(hash_of_address),
@@ -306,7 +307,7 @@ impl<N: Net> Upstream<N> {
         })
     }
 
-    /// Whether a retry finds an endpoint, tried or not, that has not asked to be left alone.
+    /// Whether a usable endpoint, tried or not, has not asked retries to stay away (`Retry-After`).
     pub fn may_retry(&self, tried: &TriedEndpoints) -> bool {
         let usable = self.usable.borrow();
         usable.endpoints.iter().any(|each| {
@@ -326,7 +327,7 @@ struct PickView<'a, N: Net> {
     upstream: &'a Upstream<N>,
     tried: &'a TriedEndpoints,
     /// All were tried, so each may be used again.
-    all: bool,
+    includes_tried: bool,
     need: ConnectionNeed,
 }
 
@@ -339,13 +340,14 @@ impl<N: Net> PickView<'_, N> {
 
 impl<N: Net> Loads for PickView<'_, N> {
     #[inline]
-    fn may(&self, index: u32) -> bool {
+    fn may_use(&self, index: u32) -> bool {
         let is_usable = |endpoint: &Rc<Endpoint<N>>| {
             !endpoint.is_left_alone(self.tried)
                 && endpoint.slot.takes_requests.get()
                 && endpoint.has_room(self.need)
         };
-        (self.all || !self.tried.has(index)) && self.endpoint(index).is_some_and(is_usable)
+        (self.includes_tried || !self.tried.has(index))
+            && self.endpoint(index).is_some_and(is_usable)
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 //! at once and reports it to control, which decides for all cores.
 //!
 //! The core's own ejection lasts until control answers, or for [`LOCAL_EJECTION_MS`]. A report can get lost in a full
-//! queue. Then the next failure after that time ejects and reports again, so nothing has to be remembered.
+//! queue. Then the next failure after that time ejects the endpoint and reports it again, so no core keeps unsent reports.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ impl Outcomes {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Notes an answer that was not broken off, by its status.
+    /// Notes a whole answer, by its status.
     #[inline]
     pub fn record_answer(&self, endpoint: &Endpoint<N>, eject: Option<&Eject>, status: u16) {
         let Some(eject) = eject else { return };
@@ -98,7 +98,7 @@ impl<N: Net> Upstream<N> {
             return;
         }
         if !self.has_other_usable(endpoint) {
-            // There is nowhere else to go.
+            // Without this endpoint, requests would have none.
             return;
         }
         let now = self.core.ticked_at();
@@ -148,14 +148,14 @@ impl<N: Net> Upstream<N> {
 }
 
 impl<N: Net> Endpoint<N> {
-    /// Whether control lets the endpoint have few requests, to see whether it answers again.
+    /// Whether the endpoint is on trial after an ejection, and gets few requests.
     #[inline]
     fn is_on_trial(&self) -> bool {
         EndpointStatus::unpack(self.status_word.get()).is_on_trial
     }
 }
 
-/// The word of the file for a fault of an endpoint. `None`: the fault says nothing about the endpoint.
+/// The kind of failure that a fault is (`eject.errors`). `None`: the endpoint is not to blame.
 fn kind_of(fault: Fault) -> Option<FailureKind> {
     if fault.side != Side::Upstream {
         return None;
@@ -170,7 +170,7 @@ fn kind_of(fault: Fault) -> Option<FailureKind> {
         Reason::BadResponse | Reason::ResponseHeadTooLarge | Reason::BadUpgrade => {
             Some(FailureKind::Invalid)
         }
-        // An endpoint that says that it has not processed a request is about to restart, and serves the next one.
+        // An endpoint that refuses a request unprocessed is about to restart, and serves the next one.
         _ => (fault.retry != Retry::Always).then_some(FailureKind::Reset),
     }
 }

@@ -28,17 +28,17 @@ pub struct GuardedRequest {
     has_ended: bool,
 }
 
-/// How a request ended, as far as it tells how the upstream fares.
+/// The outcome of a request, as the breaker and adaptive concurrency count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardedOutcome {
     /// The upstream did not serve it.
     pub has_failed: bool,
-    /// How long the answer took to begin; `None` if that says nothing about the upstream's load.
+    /// How long the answer took to begin; `None` if that does not depend on the upstream's load.
     pub time: Option<Duration>,
 }
 
 /// A connection without HTTP that the breaker has let pass. It counts as a request until it is dropped. Dropping it
-/// unjudged says nothing about the upstream.
+/// unjudged counts no outcome.
 pub struct GuardedConnection {
     guard: Rc<OverloadGuard>,
     pass: BreakerPass,
@@ -95,7 +95,7 @@ impl OverloadGuard {
 }
 
 impl<N: Net> Upstream<N> {
-    /// Lets a request pass, or says why not. `None`: the upstream has no rules.
+    /// Admits a request. `None`: the upstream has no rules.
     ///
     /// # Errors
     /// The circuit is open, or as many requests are running as the upstream can serve.
@@ -107,8 +107,8 @@ impl<N: Net> Upstream<N> {
         }
     }
 
-    /// Lets a connection without HTTP pass, or says why not. `None`: the upstream has no breaker. Adaptive concurrency
-    /// does not apply, because only answers to requests tell how busy an upstream is.
+    /// Admits a connection without HTTP. `None`: the upstream has no breaker. Adaptive concurrency does not apply, because
+    /// it measures the times of answers to requests.
     ///
     /// # Errors
     /// The circuit is open.

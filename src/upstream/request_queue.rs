@@ -39,7 +39,7 @@ pub(super) struct RequestQueue<N: Net> {
     waiting: RefCell<VecDeque<Rc<QueueEntry<N>>>>,
     /// How many connections to all its endpoints are idle.
     idle: Cell<u32>,
-    /// How many requests this core has at all its endpoints, and how many of them the other cores know of.
+    /// How many requests this core has at all its endpoints, and how many of them it has published.
     pub(super) in_flight: Cell<u32>,
     pub(super) published: Cell<u32>,
     /// The current plan's endpoints.
@@ -110,7 +110,7 @@ impl<N: Net> RequestQueue<N> {
     /// Whether a request on this core waits for the endpoint.
     pub(super) fn has_waiter_for(&self, slot: &EndpointSlot<N>) -> bool {
         let waiting = self.waiting.borrow();
-        waiting.iter().any(|entry| entry.wants(slot).is_some())
+        waiting.iter().any(|entry| entry.number_of(slot).is_some())
     }
 
     /// Takes out the first request that can use the endpoint. `is_counted`: the request counts as one of the endpoint's
@@ -125,7 +125,7 @@ impl<N: Net> RequestQueue<N> {
         }
         let mut waiting = self.waiting.borrow_mut();
         let mut found = waiting.iter().enumerate();
-        let (at, endpoint) = found.find_map(|(at, entry)| Some((at, entry.wants(slot)?)))?;
+        let (at, endpoint) = found.find_map(|(at, entry)| Some((at, entry.number_of(slot)?)))?;
         let entry = waiting.remove(at)?;
         self.announce_leaving(&waiting);
         Some(FirstInQueue { entry, endpoint })
@@ -139,7 +139,7 @@ impl<N: Net> RequestQueue<N> {
         }
     }
 
-    /// Tells the other cores that a request has left the queue.
+    /// Publishes that a request has left the queue.
     fn announce_leaving(&self, waiting: &VecDeque<Rc<QueueEntry<N>>>) {
         self.count
             .set_oldest(self.core, waiting.front().map(|entry| entry.ticket));
@@ -172,7 +172,7 @@ impl<N: Net> RequestQueue<N> {
 impl<N: Net> QueueEntry<N> {
     /// The endpoint's number, if the request can use it.
     #[inline]
-    fn wants(&self, slot: &EndpointSlot<N>) -> Option<u32> {
+    fn number_of(&self, slot: &EndpointSlot<N>) -> Option<u32> {
         let number = slot.number(&self.mark)?;
         (slot.takes_requests.get() && !self.tried.has(number)).then_some(number)
     }

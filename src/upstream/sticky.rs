@@ -1,6 +1,6 @@
 //! Sticky sessions: sends a client's requests to the endpoint that the client belongs to.
 //!
-//! No core remembers clients. A cookie names the endpoint by a keyed hash of its name, or a key of the request leads
+//! No core keeps a table of clients. A cookie names the endpoint by a keyed hash of its name, or a key of the request leads
 //! every core to the same endpoint.
 
 use std::rc::Rc;
@@ -56,7 +56,7 @@ impl StickyEndpoints {
 pub struct StickySession {
     /// The endpoint that a cookie names.
     named: Option<u32>,
-    /// The hash of what the client is known by.
+    /// The hash of the cookie's or field's value, which leads to an endpoint.
     key: Option<u64>,
     /// The client has a session, even if no cookie names an endpoint of this upstream.
     is_known: bool,
@@ -103,7 +103,7 @@ impl StickySession {
         self.next.is_some()
     }
 
-    /// What has become of it, when this endpoint has answered.
+    /// The outcome of the session, when this endpoint has answered.
     #[must_use]
     pub fn outcome(&self, endpoint: u32) -> SessionOutcome {
         match self.is_known {
@@ -116,7 +116,7 @@ impl StickySession {
 
 impl<N: Net> Upstream<N> {
     /// Takes the offer of the endpoint that the client belongs to: the one that its cookie names, else the one that its
-    /// key leads to. A draining endpoint serves those whom a cookie names. `None`: the balancer has to choose.
+    /// key leads to. A draining endpoint serves the clients whose cookie names it. `None`: the balancer has to choose.
     pub fn take_sticky(
         &self,
         cx: &mut Context<'_>,

@@ -12,7 +12,7 @@ pub struct TriedEndpoints {
 }
 
 impl TriedEndpoints {
-    /// Remembers an endpoint. After seven it remembers no more, so an exchange may try a further endpoint twice.
+    /// Adds an endpoint. It holds seven, so an exchange may try a further endpoint twice.
     pub fn add(&mut self, endpoint: u32) {
         if let Some(free) = self.endpoints.get_mut(self.len as usize) {
             *free = endpoint;

@@ -44,7 +44,7 @@ pub struct UpstreamCount {
     pub(super) breaker: BreakerState,
 }
 
-/// What one core tells the others. Other cores write only `is_wanted`.
+/// The state that one core publishes for the others. Other cores write only `is_wanted`.
 #[repr(align(64))]
 struct CoreCell {
     /// The lowest ticket on the core; [`NO_TICKET`] if no request waits there.
@@ -106,7 +106,7 @@ impl UpstreamRegistry {
     /// Posts the status of an endpoint, which stays until the next one. Cores read it at their next tick, or when
     /// `Cores::ring_all` wakes them. An endpoint that is in no plan yet has it from the beginning.
     ///
-    /// Posting the same status again tells cores that control has decided about what they did on their own.
+    /// Posting the same status again ends the ejections that cores have made on their own.
     pub fn set_status(&self, upstream: &Arc<str>, endpoint: &Arc<str>, status: EndpointStatus) {
         let count = self.upstream(upstream).endpoint(endpoint);
         let key = (upstream.clone(), endpoint.clone());
@@ -144,7 +144,7 @@ impl UpstreamRegistry {
         lock(&upstream.endpoints).get(endpoint)?.upgrade()
     }
 
-    /// How often control has written a status. A core that knows this number knows every status.
+    /// How often control has written a status. A core whose number is the same has read every status.
     #[inline]
     pub(super) fn status_epoch(&self) -> u64 {
         self.status_epoch.load(Acquire)
@@ -377,7 +377,7 @@ impl EndpointCount {
         self.authenticates.load(Relaxed)
     }
 
-    /// Records that the endpoint asks for authentication that holds for a connection.
+    /// Records that the endpoint uses authentication that holds for a connection.
     pub(super) fn record_authentication(&self) {
         // Every challenge comes here, so write the shared line only once.
         if !self.authenticates() {
@@ -481,7 +481,7 @@ impl Drop for SlotGrant {
     }
 }
 
-/// What one core tells another about connections to endpoints.
+/// A message from one core to another about connections to endpoints.
 pub enum SlotNotice {
     /// The other core may open a connection: its request has waited longest.
     Grant(SlotGrant),

@@ -26,7 +26,7 @@ pub struct Candidate<'a> {
     pub spec: &'a EndpointSpec,
     /// What control has decided.
     pub status: EndpointStatus,
-    /// Control checks it, so that it gets nothing before its first check has passed.
+    /// Control checks it, so it gets nothing before its first check has passed.
     pub is_checked: bool,
     /// For how long it has been usable; `None` for an endpoint that needs no slow start.
     pub usable_for: Option<Duration>,
@@ -57,7 +57,7 @@ pub struct UsableEndpoints {
 /// Why an endpoint gets no requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// It drains: its weight is 0, or its state says so.
+    /// It drains: its weight is 0 or its state is `drain`.
     Draining,
     /// It is under maintenance.
     Maintenance,
@@ -197,6 +197,16 @@ impl UsableEndpoints {
                 u64::from(each.is_healthy() && !each.spec.backup)
             });
         }
+        Self::collect_shared(candidates, slow_start, &priorities)
+    }
+
+    /// The healthy endpoints of several priorities. Each priority gets its share of the load, and its endpoints divide that
+    /// by their weights.
+    fn collect_shared(
+        candidates: &[Candidate<'_>],
+        slow_start: Option<Duration>,
+        priorities: &[Priority],
+    ) -> Self {
         let sums: Vec<u64> = priorities
             .iter()
             .map(|priority| {

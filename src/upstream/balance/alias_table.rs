@@ -1,6 +1,6 @@
 //! Draws from a weighted distribution in constant time (Walker's alias method, as Vose builds the table).
 
-/// Draws numbers below the number of weights, each as often as its weight says.
+/// Draws numbers below the number of weights, each in proportion to its weight.
 pub(super) struct AliasTable {
     columns: Vec<Column>,
 }

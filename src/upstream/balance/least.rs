@@ -39,7 +39,7 @@ impl Least {
         let mut best: Option<(f32, u32, usize)> = None;
         for (&(index, weight), step) in in_turn {
             let cost = self.cost(loads.load(index), weight);
-            if best.is_none_or(|(least, ..)| cost < least) && loads.may(index) {
+            if best.is_none_or(|(least, ..)| cost < least) && loads.may_use(index) {
                 best = Some((cost, index, step));
             }
         }

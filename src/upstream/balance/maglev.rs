@@ -62,7 +62,7 @@ impl Maglev {
             let place = *self.table.get(entry)?;
             let endpoint = self.endpoints.get(usize::from(place))?;
             let in_flight = loads.load(endpoint.index).in_flight as f32;
-            if in_flight <= endpoint.bound * total && loads.may(endpoint.index) {
+            if in_flight <= endpoint.bound * total && loads.may_use(endpoint.index) {
                 return Some(endpoint.index);
             }
             hash = mix(hash);
@@ -72,7 +72,10 @@ impl Maglev {
 
     #[cold]
     fn least_loaded(&self, loads: &impl Loads) -> Option<u32> {
-        let usable = self.endpoints.iter().filter(|each| loads.may(each.index));
+        let usable = self
+            .endpoints
+            .iter()
+            .filter(|each| loads.may_use(each.index));
         let load = |each: &&Bounded| loads.load(each.index).in_flight as f32 / each.bound;
         let least = usable.min_by(|a, b| load(a).total_cmp(&load(b)));
         least.map(|each| each.index)

@@ -1,7 +1,8 @@
 //! Balancers: which endpoint gets a request. Each is pure and has its own file; one core owns it.
 //!
-//! A balancer knows the usable endpoints and their weights. It is made again when they change. It asks the upstream for
-//! loads, and whether an endpoint may be used: it has room, and the exchange has not tried it. A pick never allocates.
+//! A balancer holds the usable endpoints and their weights; an upstream makes a new one when they change. The balancer asks
+//! the upstream for loads, and whether an endpoint may be used: it has room, and the exchange has not tried it. A pick never
+//! allocates.
 //! `round_robin` takes O(log n), `p2c`, `random` and `hash` O(1) while most endpoints have room; the others look at all
 //! endpoints.
 
@@ -38,7 +39,7 @@ pub struct Load {
     pub latency_us: f32,
 }
 
-/// How many seconds an endpoint that has not answered yet is taken to need for each request that it has.
+/// The latency, in microseconds, that an endpoint without an answer so far counts as, for each request that it has.
 const UNKNOWN_LATENCY_US: f32 = 1_000_000.0;
 
 impl Load {
@@ -58,7 +59,7 @@ impl Load {
 /// What a balancer asks an upstream.
 pub trait Loads {
     /// Whether the endpoint of this number may be used.
-    fn may(&self, index: u32) -> bool;
+    fn may_use(&self, index: u32) -> bool;
 
     /// Its load.
     fn load(&self, index: u32) -> Load;
@@ -101,11 +102,11 @@ impl Balancer {
     pub fn pick(&mut self, key: Option<u64>, loads: &impl Loads) -> Option<u32> {
         match &mut self.0 {
             Kind::P2c(balancer) => balancer.pick(loads),
-            Kind::RoundRobin(balancer) => balancer.pick(|index| loads.may(index)),
+            Kind::RoundRobin(balancer) => balancer.pick(|index| loads.may_use(index)),
             Kind::Least(balancer) => balancer.pick(loads),
-            Kind::Random(balancer) => balancer.pick(|index| loads.may(index)),
+            Kind::Random(balancer) => balancer.pick(|index| loads.may_use(index)),
             Kind::Hash(balancer) => balancer.pick(key, loads),
-            Kind::First(balancer) => balancer.pick(|index| loads.may(index)),
+            Kind::First(balancer) => balancer.pick(|index| loads.may_use(index)),
         }
     }
 }

@@ -48,7 +48,7 @@ impl P2c {
                 continue;
             }
             let drawn = *self.endpoints.get(at)?;
-            if !loads.may(drawn.index) {
+            if !loads.may_use(drawn.index) {
                 continue;
             }
             match first {
@@ -60,7 +60,7 @@ impl P2c {
         let (before, after) = self.endpoints.split_at_checked(at)?;
         let not = first.map(|(_, drawn)| drawn.index);
         let mut in_turn = after.iter().chain(before);
-        let next = in_turn.find(|each| Some(each.index) != not && loads.may(each.index));
+        let next = in_turn.find(|each| Some(each.index) != not && loads.may_use(each.index));
         match (first, next) {
             (Some((_, one)), Some(&other)) => Some(better(one, other, loads)),
             (one, other) => one

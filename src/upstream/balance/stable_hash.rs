@@ -1,5 +1,5 @@
 //! A hash that is the same on every core, every machine and after every restart, so that all send a key to the same
-//! endpoint. It is no secret: who chooses keys can choose endpoints, and the bound of the load holds all the same.
+//! endpoint. It is not secret: a client that chooses keys can choose endpoints, and the bound of the load holds even so.
 
 use std::net::IpAddr;
 

@@ -30,7 +30,7 @@ impl Endpoints {
 }
 
 impl Loads for Endpoints {
-    fn may(&self, index: u32) -> bool {
+    fn may_use(&self, index: u32) -> bool {
         self.asked.set(self.asked.get() + 1);
         !self.barred.contains(&index)
     }
