@@ -70,7 +70,7 @@ pub(super) struct Attempts<'a, N: Net> {
     retry: &'a RetryPlan,
     pub(super) upstream: &'a Upstream<N>,
     pub(super) tried: TriedEndpoints,
-    /// The hash of the request's key, if the balancer wants one.
+    /// The hash of the request's key, if the balancer reads one.
     pub(super) key: Option<u64>,
     /// The client's session; `None` unless the upstream is sticky.
     pub(super) session: Option<StickySession>,
@@ -526,7 +526,7 @@ impl<'a, N: Net> Attempts<'a, N> {
 
     /// Judges an answer by its head, before the client sees any of it.
     #[inline]
-    pub(super) fn hear(
+    pub(super) fn judge_head(
         &mut self,
         exchange: &Exchange<'a, N>,
         head: &Head,

@@ -12,7 +12,7 @@ use crate::policy::form::decoded;
 use crate::upstream::{StableHash, hash_of_address};
 
 impl<N: Net> Exchange<'_, N> {
-    /// The hash of the request's key, if the balancer of the upstream wants one and the request has it.
+    /// The hash of the request's key, if the balancer of the upstream reads one and the request has it.
     #[inline]
     pub(super) fn balance_key(
         &mut self,

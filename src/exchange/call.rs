@@ -54,7 +54,7 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
-/// Sends the copy of a request, for whose answer nobody waits, in a task of its own. It ends at the latest with the core,
+/// Sends the copy of a request in a task of its own, and drops the answer. It ends at the latest with the core,
 /// and no attempt is repeated. Returns whether it was sent: a core runs a bounded number of them, and counts those that it
 /// drops.
 pub(super) fn detach<N: Net>(

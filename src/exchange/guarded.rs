@@ -7,7 +7,7 @@ use crate::obs::CoreReport;
 use crate::upstream::{GuardedOutcome, GuardedRequest};
 
 impl<N: Net> Exchange<'_, N> {
-    /// Tells the guard of the upstream how the exchange ended.
+    /// Ends the exchange under the upstream's guard with its outcome, and reports a circuit that this has opened.
     #[cold]
     pub(super) fn finish_guarded(&self, guarded: GuardedRequest, ended: &Result<(), Fault>) {
         let Some(outcome) = self.guarded_outcome(ended) else {
@@ -25,7 +25,7 @@ impl<N: Net> Exchange<'_, N> {
         }
     }
 
-    /// How the exchange ended, as far as it tells how the upstream fares. `None`: it does not.
+    /// The outcome of the exchange for the upstream's guard. `None`: the upstream is not to blame, as when the client left.
     fn guarded_outcome(&self, ended: &Result<(), Fault>) -> Option<GuardedOutcome> {
         let record = &self.record;
         match ended {
@@ -44,7 +44,7 @@ impl<N: Net> Exchange<'_, N> {
                             | Reason::TotalTimeout
                             | Reason::UpstreamLimit
                     );
-                // A late answer says how busy the upstream is. A refused connection does not.
+                // A late answer shows how busy the upstream is. A refused connection does not.
                 let is_late = matches!(
                     fault.reason,
                     Reason::FirstByteTimeout | Reason::TotalTimeout

@@ -1,8 +1,8 @@
 //! Copies of requests for another upstream (`mirror`).
 //!
-//! A copy has what the endpoint of the first attempt gets. Its body is collected as the pieces pass by. It leaves at once,
-//! or when the client has sent the whole body, in a task of its own. So the request itself waits for nothing. A copy that does not fit is
-//! dropped and counted.
+//! A copy has the head and body that the endpoint of the first attempt gets. Weir collects the body as its pieces pass by,
+//! and sends the copy in a task of its own once the body is whole, so the request does not wait. Weir drops and counts a
+//! copy that exceeds a limit.
 
 use std::sync::Arc;
 

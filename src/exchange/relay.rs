@@ -297,7 +297,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
     fn hear_head(&mut self) -> Result<Option<Relayed<'a>>, Fault> {
         match self
             .attempts
-            .hear(self.exchange, &self.up.head, &self.up.block)
+            .judge_head(self.exchange, &self.up.head, &self.up.block)
         {
             Heard::Pass => self.send_head().map(|()| None),
             Heard::Retry(repeat) => Ok(Some(Relayed::Rejected(repeat))),

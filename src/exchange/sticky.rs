@@ -1,4 +1,4 @@
-//! Sticky sessions: reads from a request which endpoint its client belongs to, and tells the client with the answer.
+//! Sticky sessions: reads from a request which endpoint its client belongs to, and marks the answer for the next request.
 
 use weir_proto_h1::{FieldId, Head};
 
@@ -77,7 +77,7 @@ impl<N: Net> Exchange<'_, N> {
         }
     }
 
-    /// Lets the answer of an endpoint tell the client where it belongs.
+    /// Counts the outcome of the session, and adds the endpoint's mark to its answer.
     #[cold]
     pub(super) fn settle_session(
         &mut self,

@@ -61,7 +61,7 @@ pub fn read_client_hello(bytes: &[u8]) -> Result<Option<ClientHello>, HelloError
         let seen = match kind {
             SERVER_NAME => &mut has_name,
             ALPN => &mut has_protocols,
-            // Others, and those of GREASE (RFC 8701), say nothing about the route.
+            // No route depends on other extensions; those of GREASE (RFC 8701) are among them.
             _ => continue,
         };
         if std::mem::replace(seen, true) {

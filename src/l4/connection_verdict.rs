@@ -1,4 +1,4 @@
-//! What a connection or flow says about its endpoint and its upstream: input of ejection and of the breaker.
+//! The outcome of a connection or flow, which ejection and the breaker count.
 
 use std::rc::Rc;
 

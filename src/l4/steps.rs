@@ -108,7 +108,7 @@ fn no_request(head: &Head) -> StepRequest<'_> {
     }
 }
 
-/// What steps see where there is no request. They count by the client's address or not at all: the file has checked
+/// The values that steps see in place of a request. They count by the client's address or not at all: the file has checked
 /// that.
 static NO_REQUEST: Request = Request {
     method: Method::Other,

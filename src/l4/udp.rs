@@ -56,7 +56,7 @@ struct Flow<N: Net> {
     task: Cell<Option<Waker>>,
 }
 
-/// Why a flow has ended: a reason and a system error, both absent if it ended as the file says.
+/// Why a flow has ended: a reason and a system error, both absent if `idle` or `replies` ended it.
 #[derive(Clone, Copy)]
 struct FlowEnd {
     reason: Option<Reason>,
@@ -431,7 +431,7 @@ fn train_bytes(train: DatagramTrain<'_>, count: usize) -> u64 {
     }
 }
 
-/// Whether an error says that the endpoint, or the way to it, takes no datagrams (ICMP). Others concern one datagram.
+/// Whether an error means that the endpoint, or the way to it, takes no datagrams (ICMP). Other errors concern one datagram.
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(

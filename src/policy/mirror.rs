@@ -1,7 +1,7 @@
-//! `mirror`: copies of requests for another upstream, whose answers nobody gets.
+//! `mirror`: copies of requests for another upstream, whose answers Weir drops.
 //!
 //! The step only decides which requests are copied. The exchange makes the copy (`exchange::mirror`), because the copy
-//! has what the endpoint gets.
+//! has the head and body that the endpoint gets.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Mirror {
         })
     }
 
-    /// Notes whether the request is copied. An upgrade never is: a copy cannot answer what the client says then.
+    /// Notes whether the request is copied. An upgrade never is: a copy has no client to talk to.
     pub(super) fn run(&self, request: &StepRequest<'_>, facts: &mut Facts) {
         facts.is_mirrored = request.hop.upgrade.is_none() && self.draws(request.id);
     }
@@ -73,7 +73,7 @@ impl Mirror {
         (drawn >> 64) < u128::from(self.share_percent)
     }
 
-    /// Says what is copied.
+    /// Explains which copies the route sends.
     pub(super) fn explain(&self, request: &StepRequest<'_>) -> Verdict {
         if request.hop.upgrade.is_some() {
             return Verdict::Does("nothing: upgrades are not copied".to_owned());
