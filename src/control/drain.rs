@@ -120,7 +120,7 @@ impl Control {
 
     /// Writes the rest of the log and removes the files that this process made.
     pub(super) fn finish(&self) {
-        self.hear_reports();
+        self.handle_reports();
         let mut state = self.state.borrow_mut();
         state.admin = None;
         state.pid_file = None;

@@ -1,4 +1,4 @@
-//! Metrics of the health of endpoints, as control knows it.
+//! Metrics of the health of endpoints, from the statuses that control has posted.
 
 use super::{Control, State};
 use crate::obs::{MetricKind, MetricsPage};

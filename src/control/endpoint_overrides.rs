@@ -1,6 +1,6 @@
 //! Changes to endpoints that operators make at run time: endpoints added and removed, states and weights.
 //!
-//! The file and the names in it say which endpoints exist. Changes lie on top, in two layers: those that a reload drops,
+//! The file and the names in it define which endpoints exist. Changes lie on top, in two layers: those that a reload drops,
 //! and below them those that it keeps. All of this is pure; [`Control`](super::Control) applies the changes whenever it
 //! makes endpoint sets.
 
@@ -141,7 +141,7 @@ impl EndpointOverrides {
     }
 
     /// These changes after a reload to `config` with the endpoints of `base`: without those that a reload drops, without
-    /// those to upstreams that are gone, and without those that the file now says itself.
+    /// those to upstreams that are gone, and without those that the file now has itself.
     pub(super) fn after_reload(&self, config: &Config, base: &EndpointSets) -> Self {
         let mut after = Self::default();
         for (upstream, set) in config.upstreams.iter().zip(base.iter()) {
@@ -242,7 +242,7 @@ impl EndpointOverrides {
 }
 
 impl EndpointChange {
-    /// What the file says of an endpoint, as a change from nothing.
+    /// An endpoint of the file, as a change from nothing.
     fn of_file(base: &EndpointSet, endpoint: &str) -> Self {
         let spec = find(base, endpoint);
         Self {

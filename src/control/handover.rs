@@ -1,6 +1,6 @@
 //! What passes between a process and the one that replaces it, over a socket pair that is the new process's standard
-//! input. First the old process sends a [`Handover`] and the descriptors of the sockets. Then each side says one word:
-//! the new one that it serves, the old one that it accepts no more.
+//! input. First the old process sends a [`Handover`] and the descriptors of the sockets. Then each side
+//! sends one word: the new process when it serves, the old one when it accepts no more.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::endpoint_overrides::EndpointOverrides;
 use crate::tls::ExportedTicketKeys;
 
-/// Says that standard input is a socket of the process that this one replaces. Holds the number of that process.
+/// The environment variable that marks standard input as a socket of the process that this one replaces. Its value is the
+/// number of that process.
 pub(super) const VARIABLE: &str = "WEIR_UPGRADE";
 
 /// The version of [`Handover`]. A Weir refuses any other.
@@ -31,17 +32,17 @@ const BYTES_MAX: u32 = 64 << 20;
 /// The largest reason for a failure, bytes.
 const REASON_BYTES_MAX: u64 = 64 << 10;
 
-/// What the new process says when it serves.
+/// The word of the new process, sent when it serves.
 const UP: &str = "up\n";
 
-/// What the old process says when it accepts no more.
+/// The word of the old process, sent when it accepts no more.
 const GO: &str = "go\n";
 
 /// What a process hands to the one that replaces it, besides descriptors.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Handover {
     pub(super) version: u32,
-    /// The driver of the cores. It decides in which mode sockets are.
+    /// The driver of the cores. The sockets of one driver are in a mode that the other does not support.
     pub(super) driver: String,
     /// In the order of the descriptors.
     pub(super) sockets: Vec<HandedSocket>,
@@ -198,7 +199,7 @@ pub(super) fn wait_for_up(mut socket: &UnixStream) -> Result<(), String> {
 
 /// Says why this process, the new one, does not serve.
 pub(super) fn say_failed(mut socket: &UnixStream, why: &str) {
-    // If the old process is gone, the log still says it.
+    // If the old process is gone, the log still has the reason.
     let _ = socket.write_all(why.as_bytes());
 }
 

@@ -64,8 +64,7 @@ pub(super) const NAMES_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Missing names that `/healthz?verbose` lists; it counts the others.
 pub(super) const NAMES_SHOWN_MAX: usize = 32;
 
-/// How often control checks which endpoints fail, and reads what cores report. A check reads two counters for each
-/// endpoint and core.
+/// How often control reads which endpoints fail: two counters for each endpoint and core.
 pub(super) const TROUBLE_WATCH: Duration = Duration::from_secs(1);
 
 /// Checks at once of endpoints that are not down. Each that runs has a connection, and memory for an answer.

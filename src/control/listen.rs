@@ -283,7 +283,7 @@ impl Drop for OwnedFile {
     }
 }
 
-/// Says what is wrong with an address, and what helps.
+/// Explains an error of an address, with a remedy.
 pub(super) fn explain(address: &Address, error: &io::Error) -> String {
     let help = match (error.kind(), address) {
         (io::ErrorKind::AddrInUse, Address::Ip(ip)) => {

@@ -73,7 +73,7 @@ pub enum MachineCheck<'a> {
     /// Try, for the running process, which meets other programs when it binds. A start would inherit the sockets of
     /// these addresses.
     Reload(&'a [Address]),
-    /// Don't: a start finds out soon enough, and a file may be for another machine.
+    /// Open none: a start reports what is missing, and a file may be for another machine.
     Skip,
 }
 
@@ -300,7 +300,7 @@ fn refused(
     LoadError(weir_config::bounded(all))
 }
 
-/// What Weir says of an endpoint that a source gave and no listener without HTTP can use.
+/// The warning for an endpoint that a source gave and no listener without HTTP can use.
 pub(super) fn unfit_message(upstream: &str, endpoint: &UnresolvedEndpoint) -> String {
     let UnresolvedEndpoint { name, why, .. } = endpoint;
     format!("endpoint `{name}` that a source gave for upstream `{upstream}` is left out: {why}")

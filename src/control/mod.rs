@@ -187,8 +187,8 @@ struct Control {
     obs: Obs,
     manager: ServiceManager,
     state: RefCell<State>,
-    /// Held by whoever changes plan or endpoints, so that changes follow one another.
-    turn: tokio::sync::Mutex<()>,
+    /// Serializes changes of the plan and the endpoints, and upgrades.
+    change_lock: tokio::sync::Mutex<()>,
     /// Explains requests, for the admin API.
     explain: ExplainHook,
     refused_tokens: api::RefusalLog,

@@ -29,7 +29,7 @@ impl Predecessor {
     /// Takes over what the process that started this one hands to it. `None` if this is a start like any other.
     ///
     /// # Errors
-    /// The old process says that it hands something over, and does not.
+    /// The old process announces a handover and sends none.
     pub(super) fn from_environment() -> Result<Option<Self>, String> {
         let pid = std::env::var(VARIABLE).ok();
         let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
@@ -62,7 +62,7 @@ impl Predecessor {
     /// Checks that this process runs on the same driver.
     ///
     /// # Errors
-    /// It does not. The sockets of one driver wait for clients in a way that the other does not support.
+    /// The drivers differ. The sockets of one driver wait for clients in a way that the other does not support.
     pub(super) fn check_driver(&self, driver: Driver) -> Result<(), String> {
         match driver_name(driver) == self.driver {
             true => Ok(()),
@@ -82,7 +82,7 @@ impl Predecessor {
     /// Tells it that this process serves, and waits until it accepts no more.
     ///
     /// # Errors
-    /// It has given up, and goes on serving.
+    /// The old process has given up the upgrade and keeps serving.
     pub(super) async fn replace(&self) -> Result<(), String> {
         let socket = self.socket.try_clone();
         let socket = socket.map_err(|error| error.to_string())?;

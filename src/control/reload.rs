@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout;
-use weir_config::{Account, NamedFile};
+use weir_config::{Account, Config, NamedFile};
 
 use super::admin::Admin;
 use super::admin_token::AdminToken;
@@ -148,7 +148,7 @@ impl Control {
     /// Reloads once no other change is under way, and tells the service manager the outcome, because the manager waits for
     /// the end of every reload.
     pub(super) async fn reload(self: &Rc<Self>) -> ReloadOutcome {
-        let _turn = self.turn.lock().await;
+        let _turn = self.change_lock.lock().await;
         self.manager.reloading();
         let outcome = self.try_reload().await;
         if !self.draining.get() {
@@ -275,28 +275,7 @@ impl Control {
             let bind = |address| Admin::bind(address, &taken, &mut none);
             Change::To(address.map(bind).transpose()?)
         };
-        if config.cores != state.config.cores {
-            process::warn("reload: `cores` takes effect at the next start");
-        }
-        let next_start = [
-            ("driver", config.driver == state.config.driver),
-            ("user", name(&config.user) == name(&state.config.user)),
-            ("group", name(&config.group) == name(&state.config.group)),
-            (
-                "pid_file",
-                path(&config.pid_file) == path(&state.config.pid_file),
-            ),
-        ];
-        for (key, _) in next_start.iter().filter(|(_, is_same)| !is_same) {
-            process::warn(format_args!(
-                "reload: `{key}` takes effect at the next start"
-            ));
-        }
-        if diff.kept.iter().any(|kept| kept.socket_changed) {
-            process::warn(
-                "reload: `backlog` and `mode` of a listener that stays take effect at the next start",
-            );
-        }
+        warn_of_next_start(&state.config, &config, &diff);
         let gone = diff
             .removed
             .iter()
@@ -400,6 +379,27 @@ impl Control {
             }
             state.admin = admin;
         }
+    }
+}
+
+/// Warns of changed keys that take effect at the next start.
+fn warn_of_next_start(old: &Config, new: &Config, diff: &ListenerDiff) {
+    let keys = [
+        ("cores", new.cores == old.cores),
+        ("driver", new.driver == old.driver),
+        ("user", name(&new.user) == name(&old.user)),
+        ("group", name(&new.group) == name(&old.group)),
+        ("pid_file", path(&new.pid_file) == path(&old.pid_file)),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_same)| !is_same) {
+        process::warn(format_args!(
+            "reload: `{key}` takes effect at the next start"
+        ));
+    }
+    if diff.kept.iter().any(|kept| kept.socket_changed) {
+        process::warn(
+            "reload: `backlog` and `mode` of a listener that stays take effect at the next start",
+        );
     }
 }
 

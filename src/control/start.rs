@@ -123,7 +123,7 @@ pub(super) async fn start(
         obs,
         manager,
         state: RefCell::new(state),
-        turn: tokio::sync::Mutex::default(),
+        change_lock: tokio::sync::Mutex::default(),
         explain,
         refused_tokens: Default::default(),
         draining: Cell::new(false),
@@ -151,7 +151,7 @@ fn program(demo: Option<&DemoEndpoints>) -> Option<PathBuf> {
     demo.is_none().then(upgrade::own_program).flatten()
 }
 
-/// Checks the endpoints before clients can connect, and posts what that says.
+/// Checks the endpoints before clients can connect, and posts the verdicts.
 async fn first_health(
     plan: &Plan,
     endpoints: &EndpointSets,

@@ -1,7 +1,7 @@
 //! Replaces the process by a new one of the same program, without an end of service.
 //!
 //! The old process starts the program at its path with its own arguments, and hands it the listening sockets, the keys of
-//! session tickets and the changes of endpoints that persist. Once every core of the new process serves, the old one
+//! session tickets, the changes of endpoints that persist and the verdicts of health checks. Once every core of the new process serves, the old one
 //! accepts no more and drains. Both accept from the same sockets until then, so the kernel's queues lose no client. If the
 //! new process does not come up, the old one goes on as if nothing had happened.
 
@@ -57,7 +57,7 @@ impl Successor {
     /// Starts `program`, hands it everything, and waits until it serves. Blocks.
     ///
     /// # Errors
-    /// Why it does not serve. It has ended then.
+    /// Why the new process does not serve. It has ended then.
     fn start(program: &Path, state: &Handover, fds: &[OwnedFd]) -> Result<Self, String> {
         let failed = |error: std::io::Error| error.to_string();
         let (socket, theirs) = UnixStream::pair().map_err(failed)?;
@@ -69,20 +69,20 @@ impl Successor {
         command
             .args(std::env::args_os().skip(1))
             .env(VARIABLE, std::process::id().to_string())
-            // They are for this process alone.
+            // The service manager means them for this process alone.
             .env_remove("LISTEN_PID")
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_FDNAMES")
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn();
-        // It holds the other end of the socket, whose close shows that the new process has ended.
+        // The command holds the other end of the socket, whose close shows that the new process has ended.
         drop(command);
         let child =
             child.map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let successor = Self { child, socket };
         let sent = state.send(&successor.socket, fds);
-        // A process that ends before it has read everything has said why.
+        // A process that ends before it has read everything has sent its reason, so the send error adds nothing.
         match handover::wait_for_up(&successor.socket) {
             Ok(()) if sent.is_ok() => Ok(successor),
             Ok(()) => {
@@ -106,7 +106,7 @@ impl Successor {
 impl Control {
     /// Replaces this process once no other change is under way. If that succeeds, this process drains and ends.
     pub(super) async fn upgrade(self: &Rc<Self>) -> UpgradeOutcome {
-        let _turn = self.turn.lock().await;
+        let _turn = self.change_lock.lock().await;
         if self.draining.get() {
             return UpgradeOutcome::Draining;
         }
@@ -200,7 +200,7 @@ impl Control {
         Ok((sockets, fds))
     }
 
-    /// Accepts no more, and lets the new process know. Returns that process's number.
+    /// Stops accepting, and tells the new process. Returns that process's number.
     async fn give_way(&self, successor: Successor) -> Result<u32, String> {
         if self.draining.get() {
             successor.end();
@@ -208,7 +208,7 @@ impl Control {
         }
         let pid = successor.child.id();
         self.draining.set(true);
-        // systemd ignores what the new process says until this one has named it (NotifyAccess=main).
+        // systemd ignores messages of the new process until this one has named it (NotifyAccess=main).
         self.manager.name_main_process(pid).await;
         {
             let mut state = self.state.borrow_mut();
@@ -224,7 +224,7 @@ impl Control {
         self.is_replaced.set(true);
         match said {
             Ok(Ok(())) => {}
-            // It has served, so a supervisor that watches it knows.
+            // It has served, so a supervisor that watches it has seen its end.
             _ => process::error(format_args!("process {pid} has ended; nothing serves now")),
         }
         Ok(pid)

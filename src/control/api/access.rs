@@ -1,8 +1,8 @@
 //! Who may use the API over TCP.
 //!
-//! The token is what protects it. The other checks keep web pages out that a browser on the same machine or network
-//! shows: a page can make the browser send requests anywhere (`Origin` gives it away), and by DNS rebinding it can make
-//! its own host name lead here (`Host` gives it away).
+//! The token protects the API. The other checks keep out web pages in a browser on the same machine or network: a page can
+//! make the browser send requests to any address (`Origin` shows that), and by DNS rebinding its own host name can resolve
+//! to this listener (`Host` shows that).
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,7 +22,7 @@ pub(super) struct Access<'a> {
     pub(super) token: Option<&'a AdminToken>,
 }
 
-/// Who asks.
+/// The client of a request to the API.
 pub(super) struct Caller<'a> {
     pub(super) client: IpAddr,
     pub(super) headers: &'a HeaderMap,
@@ -66,7 +66,7 @@ impl Access<'_> {
     }
 }
 
-/// Logs wrong tokens, but not each of them: a client that tries many must not fill the log.
+/// Logs wrong tokens at most every [`ADMIN_REFUSALS_LOG`], because a client that tries many must not fill the log.
 #[derive(Default)]
 pub(crate) struct RefusalLog {
     logged: Cell<Option<Instant>>,
@@ -74,7 +74,7 @@ pub(crate) struct RefusalLog {
 }
 
 impl RefusalLog {
-    /// Notes a refusal. Only a wrong token is worth a line.
+    /// Notes a refusal. Only wrong tokens are logged, because they may be an attack.
     pub(super) fn note(&self, refusal: Refusal, client: IpAddr, now: Instant) {
         if refusal != Refusal::Token {
             return;

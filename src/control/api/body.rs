@@ -14,7 +14,8 @@ use crate::control::limits::{ADMIN_BODY, ADMIN_BODY_BYTES_MAX};
 /// Reads a body.
 ///
 /// # Errors
-/// 400 for what is no JSON, 408, 413, 415 for another media type, 422 for JSON that is not as the resource takes it.
+/// 400 for a body that is not JSON, 408 for one that takes too long, 413 for one that is too large, 415 for another media
+/// type, 422 for JSON that does not fit the resource.
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Reply> {
     if !is_json(request.headers()) {
         return Err(Reply::error(

@@ -203,8 +203,8 @@ fn kept(persist: bool) -> &'static str {
     }
 }
 
-/// Changes the overrides as `plan` says once no other change is under way, and waits until all cores use the new
-/// endpoints. Logs `message`. `answer` is asked before the next change begins, so it shows what this one has made.
+/// Replaces the overrides by those of `plan` once no other change is under way, waits until all cores use the new endpoints,
+/// and logs `message`. `answer` runs before the next change begins, so it shows the effect of this one.
 async fn change(
     call: &ApiCall<'_>,
     plan: impl FnOnce(&State) -> Result<EndpointOverrides, Reply> + 'static,
@@ -213,7 +213,7 @@ async fn change(
 ) -> Result<Reply, Reply> {
     let (control, peer) = (call.control.clone(), call.peer);
     let changed = tokio::task::spawn_local(async move {
-        let _turn = control.turn.lock().await;
+        let _turn = control.change_lock.lock().await;
         if control.draining.get() {
             return Err(draining());
         }

@@ -36,7 +36,7 @@ pub struct ExplainRequest {
     pub all: bool,
 }
 
-/// Explains a request in the words of `weir explain`, or says why it cannot.
+/// Explains a request as `weir explain` does. The error is the message of a 422.
 pub type ExplainHook = fn(&Plan, &EndpointSets, &ExplainRequest) -> Result<String, String>;
 
 /// Explains a request.

@@ -60,7 +60,7 @@ struct ApiCall<'c> {
     peer: AdminPeer,
 }
 
-/// Answers a request whose path [`has`] says is the API's.
+/// Answers a request whose path is the API's ([`has`]).
 pub(super) async fn answer(
     request: Request<Incoming>,
     control: &Rc<Control>,

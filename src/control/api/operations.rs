@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 
 use super::reply::Reply;
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Describe,

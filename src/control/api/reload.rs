@@ -1,4 +1,4 @@
-//! `/api/reload`: reads the file again, as SIGHUP does, and says how it went.
+//! `/api/reload`: reads the file again, as SIGHUP does, and answers with the outcome.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};

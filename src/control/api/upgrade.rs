@@ -1,4 +1,4 @@
-//! `/api/upgrade`: replaces the process by a new one, as SIGUSR2 does, and says how it went.
+//! `/api/upgrade`: replaces the process by a new one, as SIGUSR2 does, and answers with the outcome.
 
 use hyper::StatusCode;
 use serde_json::json;

@@ -44,7 +44,7 @@ struct Weights {
 /// What a query gave.
 pub(super) struct ConsulAnswer {
     pub(super) endpoints: Vec<Endpoint>,
-    /// The number of this state of the catalog; 0 if Consul does not say it.
+    /// The number of this state of the catalog; 0 if Consul sends none.
     pub(super) index: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct ConsulAnswer {
 /// something has changed, or after [`limits::CONSUL_WAIT`].
 ///
 /// # Errors
-/// Consul cannot be asked, or its answer is of no use.
+/// Consul does not answer, or the answer has no usable instance.
 pub(super) async fn ask(service: &ConsulService, index: u64) -> Result<ConsulAnswer, String> {
     let token = match &service.token_file {
         Some(file) => Some(read_token(&file.path).await?),
@@ -105,7 +105,7 @@ fn url(service: &ConsulService, index: u64) -> FetchUrl {
     }
 }
 
-/// Percent-encodes what is not unreserved (RFC 3986, section 2.3).
+/// Percent-encodes the bytes that are not unreserved (RFC 3986, section 2.3).
 fn escape(out: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

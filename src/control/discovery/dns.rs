@@ -16,8 +16,8 @@ use weir_config::{Dns, is_of_one_machine};
 use super::hosts_file::HostsFile;
 use crate::control::limits;
 
-/// Looks up names. It knows the system's files as they were when it was made, so that callers make a new one for each
-/// round of lookups; it remembers nothing else.
+/// Looks up names. It holds the system's files as they were when it was made, so callers make a new one for each round of
+/// lookups. It caches no answers.
 pub(super) struct DnsClient {
     hosts: HostsFile,
     /// Why nothing can be asked, in words.
@@ -140,7 +140,7 @@ fn resolver(settings: &Dns) -> Result<TokioResolver, String> {
                     each.port = server.port();
                     each
                 });
-                // A server that says that a name does not exist is believed.
+                // NXDOMAIN is final: the other servers would answer the same.
                 let server = NameServerConfig::new(server.ip(), true, connections.into());
                 config.add_name_server(server);
             }
@@ -205,7 +205,7 @@ fn merge(v4: FamilyAnswer, v6: FamilyAnswer, settings: &Dns) -> Result<FoundAddr
                 if !has_none {
                     found.missing = Some(family);
                 }
-                // A failure says more than an answer without records.
+                // A failure explains more than an answer without records.
                 if why.is_none() || !has_none {
                     why = Some(reason);
                 }

@@ -9,12 +9,12 @@ use weir_config::{Config, Endpoint, EndpointSource};
 
 use crate::plan::{EndpointSets, Problem};
 
-/// What is known of a configuration's names and sources.
+/// The answers to a configuration's names and sources.
 #[derive(Clone, Debug, Default)]
 pub struct FoundEndpoints {
     pub(super) names: BTreeMap<String, FoundName>,
     pub(super) sources: BTreeMap<String, FoundSource>,
-    /// The number of the state of what was known.
+    /// The version of the resolver's answers at that time.
     pub(in crate::control) version: u64,
 }
 

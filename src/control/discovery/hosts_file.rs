@@ -1,4 +1,4 @@
-//! The hosts file: names whose addresses this machine knows without asking.
+//! The hosts file: names whose addresses need no DNS server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;

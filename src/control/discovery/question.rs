@@ -12,7 +12,7 @@ use crate::control::limits;
 use crate::files;
 use crate::tls::FileStamp;
 
-/// What the next question needs to know of the last answer.
+/// The state of a source at the last answer, so that the next question can ask for changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     /// The state of the file that was read.

@@ -1,10 +1,10 @@
-//! What is known of names and sources: the last good answer, and how asking goes.
+//! The records of names and sources: the last good answer, the failures since, and the time of the next question.
 
 use std::time::{Duration, Instant};
 
 use crate::control::limits;
 
-/// What is known of one name or source.
+/// The record of one name or source.
 #[derive(Debug)]
 pub(super) struct Record<T> {
     /// The last good answer. It stays while later questions fail.

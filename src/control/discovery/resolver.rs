@@ -1,4 +1,4 @@
-//! Finds the endpoints of a configuration: looks up host names, asks sources of endpoints, and remembers the last good
+//! Finds the endpoints of a configuration: looks up host names, asks sources of endpoints, and keeps the last good
 //! answers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +19,13 @@ use super::records::{Record, Success};
 use crate::control::limits;
 use crate::control::phrases::{count, seconds};
 
-/// Looks up names, asks sources, and remembers what they answered. Clones share the memory.
+/// Looks up names, asks sources, and keeps their last good answers. Clones share the answers.
 #[derive(Clone, Default)]
 pub struct Resolver {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// What is known. Callers lock it for a moment only, never while they wait for an answer.
+/// The answers so far. Callers lock it for a moment only, never while they wait for an answer.
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) names: BTreeMap<String, Record<Vec<IpAddr>>>,
@@ -41,7 +41,7 @@ pub(super) struct SourceRecord {
     cursor: Cursor,
 }
 
-/// What a configuration needs to know of the world.
+/// The names and sources that a configuration asks about.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Host names of endpoints, those in answers of sources included.
@@ -85,12 +85,12 @@ impl Resolver {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `read` with what is known.
+    /// Runs `read` with the answers so far.
     pub(super) fn with<T>(&self, read: impl FnOnce(&Memory) -> T) -> T {
         read(&self.memory())
     }
 
-    /// The number of the state of what is known. It moves when endpoints may change.
+    /// The version of the answers. It moves when endpoints may change.
     pub(in crate::control) fn version(&self) -> u64 {
         self.memory().version
     }
@@ -212,7 +212,7 @@ impl Resolver {
         }
     }
 
-    /// What a configuration needs to know.
+    /// The names and sources that a configuration asks about.
     pub(super) fn wanted(&self, config: &Config) -> Wanted {
         self.memory().wanted(config)
     }

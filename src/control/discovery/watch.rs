@@ -1,4 +1,4 @@
-//! Asks again while the process runs, and gives cores what was found.
+//! Asks names and sources again while the process runs, and sends cores the endpoints.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Control {
 
     /// Sends cores endpoints with what was found since the last ones. The [`Reloader`] calls it, never during a reload.
     pub(in crate::control) async fn refresh_endpoints(self: &Rc<Self>) {
-        let _turn = self.turn.lock().await;
+        let _turn = self.change_lock.lock().await;
         let (config, resolver) = (self.state.borrow().config.clone(), self.resolver.clone());
         let compile = move || {
             let found = resolver.recall(&config);
@@ -109,7 +109,7 @@ impl Control {
     }
 }
 
-/// Asks what is due, each question in a task of its own.
+/// Asks the questions that are due, each in a task of its own.
 fn ask_due(resolver: &Resolver, config: &Config, wanted: &Wanted, room: &Rc<Semaphore>) {
     let due = resolver.take_due(wanted, room.available_permits());
     if due.hosts.is_empty() && due.sources.is_empty() {
@@ -139,7 +139,7 @@ fn ask_due(resolver: &Resolver, config: &Config, wanted: &Wanted, room: &Rc<Sema
 }
 
 /// How long a question to a source may take with the lookups of its hosts. Each step has a limit of its own, so this one
-/// only ends what should not happen.
+/// ends only a question that hangs because of a bug.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(120);
 
 fn log(line: Option<LogLine>) {

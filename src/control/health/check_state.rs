@@ -40,7 +40,7 @@ impl CheckState {
         }
     }
 
-    /// What the endpoint counts as.
+    /// The verdict.
     pub(super) fn health(&self) -> EndpointHealth {
         self.health
     }

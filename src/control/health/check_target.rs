@@ -33,7 +33,7 @@ pub(super) struct CheckTarget {
     pub(super) is_tls: bool,
     /// The host of requests.
     authority: String,
-    /// What begins every connection.
+    /// The first bytes of every connection: a PROXY header, or none.
     pub(super) preamble: Vec<u8>,
 }
 

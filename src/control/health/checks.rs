@@ -1,4 +1,4 @@
-//! Checks all endpoints that are to be checked: a task for each, on the control thread.
+//! Checks the endpoints of upstreams with `health`: a task for each endpoint, on the control thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -116,8 +116,8 @@ impl CheckRecord {
 
 impl Checks {
     /// Begins the checks that `plan` has of `endpoints` and that do not run yet; those that are the same go on. `guess`
-    /// says what an endpoint that was not checked before counts as until its first check has decided. Returns what
-    /// the new ones count as.
+    /// returns the verdict of an endpoint that was not checked before, until its first check has decided. Returns the
+    /// verdicts of the new ones.
     pub(super) fn begin(
         &mut self,
         (plan, endpoints): (&Plan, &EndpointSets),
@@ -155,7 +155,7 @@ impl Checks {
         begun
     }
 
-    /// Takes over what the process that this one replaces has found, before the first check has ended.
+    /// Takes over the verdicts of the process that this one replaces, before the first check has ended.
     pub(super) fn adopt(&self, verdicts: &[HandedVerdict]) {
         for verdict in verdicts {
             if let Some(record) = self.find(&verdict.upstream, &verdict.endpoint) {
@@ -167,7 +167,7 @@ impl Checks {
         }
     }
 
-    /// What checks have found, for a process that replaces this one.
+    /// The verdicts of checks, for a process that replaces this one.
     pub(super) fn verdicts(&self) -> Vec<HandedVerdict> {
         let decided = |(upstream, endpoint, record): (&Arc<str>, &Arc<str>, &CheckRecord)| {
             let is_up = match record.health() {
@@ -249,8 +249,8 @@ impl Checks {
         }
     }
 
-    /// Checks an endpoint now, because a request to it has failed.
-    pub(super) fn hurry(&self, upstream: &str, endpoint: &str) {
+    /// Brings the next check of an endpoint forward, because a request to it has failed.
+    pub(super) fn check_soon(&self, upstream: &str, endpoint: &str) {
         if let Some(record) = self.find(upstream, endpoint) {
             record.is_wanted.notify_one();
         }

@@ -17,10 +17,10 @@ pub struct Ejections {
     endpoints: HashMap<Arc<str>, Ejection>,
 }
 
-/// What is known of one endpoint that has been ejected.
+/// The record of one endpoint that has been ejected.
 #[derive(Clone, Copy, Debug)]
 struct Ejection {
-    /// How often it was, less one for each `duration` that it has been in use since.
+    /// How often it was ejected, less one for each `duration` that it has been in use since.
     times: u32,
     phase: Phase,
 }
@@ -32,7 +32,7 @@ enum Phase {
     OnTrial,
 }
 
-/// The endpoints of the upstream that may get requests but for their ejection.
+/// The endpoints of the upstream that would get requests if none was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peers {
     /// All of them.

@@ -39,7 +39,7 @@ pub(super) fn verdict(body: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What `grpc-status` says about a call that failed.
+/// An explanation of the `grpc-status` of a call that failed.
 pub(super) fn failure(code: &str) -> String {
     let name = match code {
         "5" => " (NOT_FOUND: it does not know the service)",

@@ -1,5 +1,5 @@
-//! The health of endpoints: hears what cores report, decides which endpoints are ejected, and posts the statuses that all
-//! cores follow.
+//! The health of endpoints: takes the verdicts of checks and the reports of cores, decides which endpoints are ejected, and
+//! posts the statuses that all cores read.
 
 mod check_state;
 mod check_target;
@@ -17,12 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use weir_config::Eject;
 
-use checks::{CheckRecord, Checks};
-
-pub use ejection::{Ejections, Peers, Ruling};
+use checks::{CheckRecord, Checks, EndpointKey, HealthChange};
 use success_rate::{Tally, find_failing};
-
-use checks::{EndpointKey, HealthChange};
 
 use super::handover::HandedVerdict;
 use super::{Control, State, limits};
@@ -31,7 +27,9 @@ use crate::plan::{EndpointSet, EndpointSets, EndpointState, Plan};
 use crate::tls::TlsClient;
 use crate::upstream::{EndpointHealth, EndpointStatus, UpstreamRegistry};
 
-/// What control knows of the health of endpoints, by upstream. A reload keeps it.
+pub use ejection::{Ejections, Peers, Ruling};
+
+/// The verdicts and ejections of all endpoints, by upstream. A reload keeps them.
 pub(super) struct Health {
     upstreams: HashMap<Arc<str>, UpstreamHealth>,
     /// The moment from which the ejections count.
@@ -42,7 +40,7 @@ pub(super) struct Health {
     checks: Checks,
 }
 
-/// What control knows of one upstream.
+/// The verdicts and ejections of one upstream's endpoints.
 #[derive(Default)]
 struct UpstreamHealth {
     ejections: Ejections,
@@ -94,7 +92,7 @@ impl UpstreamHealth {
 }
 
 impl Health {
-    /// Begins the checks of a start, and waits for the first of them. `known` is what the process before has found.
+    /// Begins the checks of a start, and waits for the first of them. `known` has the verdicts of the process that this one replaces.
     pub(super) async fn start(
         plan: &Plan,
         endpoints: &EndpointSets,
@@ -109,14 +107,14 @@ impl Health {
         health
     }
 
-    /// What checks have found, for a process that replaces this one.
+    /// The verdicts of checks, for a process that replaces this one.
     pub(super) fn verdicts(&self) -> Vec<HandedVerdict> {
         self.checks.verdicts()
     }
 
     /// Posts the verdicts of the first checks.
     pub(super) fn post_first(&mut self, registry: &UpstreamRegistry) {
-        self.hear_checks(registry);
+        self.apply_verdicts(registry);
         let all = self.checks.all();
         let guessed: Vec<_> = all
             .map(|(upstream, name, record)| ((upstream.clone(), name.clone()), record.health()))
@@ -182,7 +180,7 @@ impl Health {
     }
 
     /// Posts and logs the verdicts that checks have changed. Returns whether there were any.
-    fn hear_checks(&mut self, registry: &UpstreamRegistry) -> bool {
+    fn apply_verdicts(&mut self, registry: &UpstreamRegistry) -> bool {
         let changes = self.checks.take_changes();
         let has_changed = !changes.is_empty();
         for HealthChange {
@@ -321,18 +319,19 @@ impl Control {
                 () = sleep(limits::HEALTH_WATCH) => {}
                 () = changed => {}
             }
-            let has_changed = (self.state.borrow_mut().health).hear_checks(self.cores.upstreams());
+            let has_changed =
+                (self.state.borrow_mut().health).apply_verdicts(self.cores.upstreams());
             if has_changed {
                 self.cores.ring_all();
             }
-            self.hear_reports();
+            self.handle_reports();
             self.rate_endpoints();
             self.end_ejections();
         }
     }
 
     /// Obeys or logs what cores have reported since the last call.
-    pub(super) fn hear_reports(&self) {
+    pub(super) fn handle_reports(&self) {
         let registry = self.cores.upstreams();
         let mut has_changed = false;
         for report in self.obs.take_reports() {
@@ -365,7 +364,11 @@ impl Control {
                     }
                 }
                 CoreReport::EndpointSuspect { upstream, endpoint } => {
-                    self.state.borrow().health.checks.hurry(upstream, endpoint);
+                    self.state
+                        .borrow()
+                        .health
+                        .checks
+                        .check_soon(upstream, endpoint);
                 }
                 CoreReport::ListenFailed { .. }
                 | CoreReport::EndpointTlsFailed { .. }

@@ -11,7 +11,7 @@ const ENDPOINTS_MIN: usize = 5;
 /// How many standard deviations below the mean an outlier is (Envoy `success_rate_stdev_factor` 1900).
 const DEVIATIONS: f64 = 1.9;
 
-/// What an endpoint has done within a time.
+/// The answers of an endpoint within a time, by their outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) good: u64,
