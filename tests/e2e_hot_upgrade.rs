@@ -11,13 +11,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use e2e::{
-    Authority, Conn, DEADLINE, Endpoint, Message, Weir, eventually, get, ok, route_to, run_weir,
-    tls_config, tls_connect,
+    Authority, Conn, DEADLINE, Endpoint, Load, Message, Weir, eventually, get, ok, route_to,
+    run_weir, tls_config, tls_connect,
 };
 use peers::{Body, Client, Protocol, request, run};
 use rustix::process::{Pid, Signal, kill_process};
@@ -78,30 +78,6 @@ impl Upgradable {
 impl Drop for Upgradable {
     fn drop(&mut self) {
         let _ = kill_process(self.pid, Signal::KILL);
-    }
-}
-
-/// What clients under load share with the test.
-#[derive(Clone, Default)]
-struct Load {
-    is_over: Arc<AtomicBool>,
-    exchanges: Arc<AtomicU64>,
-}
-
-impl Load {
-    fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed)
-    }
-
-    fn count(&self) {
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn wait_for(&self, more: u64) {
-        let from = self.exchanges.load(Ordering::Relaxed);
-        eventually("more exchanges", || {
-            (self.exchanges.load(Ordering::Relaxed) >= from + more).then_some(())
-        });
     }
 }
 
@@ -171,11 +147,11 @@ fn upgrades_twice_under_load_fail_no_request() {
         weir.wait_for_end(old);
         load.wait_for(100);
     }
-    load.is_over.store(true, Ordering::Relaxed);
+    load.end();
     for client in clients {
         client.join().expect("no request failed");
     }
-    println!("{} exchanges", load.exchanges.load(Ordering::Relaxed));
+    println!("{} exchanges", load.exchanges());
     assert_eq!(weir.weir.admin("/readyz").status(), 200);
 }
 
@@ -254,7 +230,7 @@ fn upgrades_lose_no_datagram() {
         weir.wait_for_end(old);
         load.wait_for(100);
     }
-    load.is_over.store(true, Ordering::Relaxed);
+    load.end();
     for client in clients {
         client.join().expect("no datagram was lost");
     }

@@ -9,12 +9,10 @@ mod peers;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use e2e::{DEADLINE, Weir, eventually};
+use e2e::{DEADLINE, Load, Weir, eventually};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use peers::*;
@@ -83,23 +81,6 @@ fn start_socket_endpoint() -> SocketAddr {
         }
     });
     address
-}
-
-/// What the clients and the test share.
-#[derive(Clone, Default)]
-struct Load {
-    is_over: Arc<AtomicBool>,
-    exchanges: Arc<AtomicU64>,
-}
-
-impl Load {
-    fn goes_on(&self) -> bool {
-        !self.is_over.load(Ordering::Relaxed)
-    }
-
-    fn count(&self) {
-        self.exchanges.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Echoes messages over one WebSocket until the load is over.
@@ -206,13 +187,12 @@ fn fifty_reloads_under_load_fail_no_request_and_close_no_connection() {
             clients.push(tokio::task::spawn_local(client));
         }
         let names = endpoints.map(str::to_owned);
-        let (reloading, over) = (load.clone(), load.is_over.clone());
+        let reloading = load.clone();
         let reloads = tokio::task::spawn_blocking(move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 reload_often(&weir, names.each_ref().map(String::as_str));
             }));
-            over.store(true, Ordering::Relaxed);
-            drop(reloading);
+            reloading.end();
             (weir, done)
         });
         let (weir, done) = reloads.await.unwrap();
@@ -223,7 +203,7 @@ fn fifty_reloads_under_load_fail_no_request_and_close_no_connection() {
             socket.join().expect("the socket stayed open");
         }
         done.expect("all reloads took effect");
-        let exchanges = load.exchanges.load(Ordering::Relaxed);
+        let exchanges = load.exchanges();
         println!(
             "{exchanges} exchanges, {} at the plain endpoint",
             asked.get()

@@ -159,6 +159,16 @@ fn check_counts(rig: &Rig<'_>, seen: &Seen, ask: &ScriptedRequest, max: usize) {
     assert!(count <= max, "sent {count} times: {ask:?}");
 }
 
+/// Checks that the request was answered, or that a retry could not save it.
+fn check_outcome(how: Misbehaviour, ask: &ScriptedRequest, outcome: &Outcome) {
+    let is_right = match outcome {
+        Outcome::Answered => true,
+        Outcome::Refused(..) => !ask.is_idempotent(),
+        _ => false,
+    };
+    assert!(is_right, "{how:?}: {outcome:?} to {ask:?}");
+}
+
 #[test]
 fn one_bad_endpoint_fails_no_request_that_a_retry_may_save() {
     check(400, |world| {
@@ -168,12 +178,7 @@ fn one_bad_endpoint_fails_no_request_that_a_retry_may_save() {
         for (ask, outcome, _) in run_clients(&rig) {
             // Over a dead idle connection, and then once at each endpoint.
             check_counts(&rig, &seen, &ask, 4);
-            let right = match &outcome {
-                Outcome::Answered => true,
-                Outcome::Refused(..) => !ask.is_idempotent(),
-                _ => false,
-            };
-            assert!(right, "{how:?}: {outcome:?} to {ask:?}");
+            check_outcome(how, &ask, &outcome);
         }
         rig.drain(Duration::from_secs(30));
     });
@@ -190,12 +195,7 @@ fn a_hedge_hides_an_endpoint_that_hangs_and_sends_no_post_twice() {
         let (rig, seen) = start(world, &config(rules, ""), how);
         for (ask, outcome, took) in run_clients(&rig) {
             check_counts(&rig, &seen, &ask, 4);
-            let right = match &outcome {
-                Outcome::Answered => true,
-                Outcome::Refused(..) => !ask.is_idempotent(),
-                _ => false,
-            };
-            assert!(right, "{how:?}: {outcome:?} to {ask:?}");
+            check_outcome(how, &ask, &outcome);
             if how == Misbehaviour::Hanging && ask.is_idempotent() {
                 assert!(took < Duration::from_millis(900), "{took:?}: {ask:?}");
             }
