@@ -38,7 +38,7 @@ struct EndpointChange {
 pub(super) enum Lifetime {
     /// The next reload drops it.
     UntilReload,
-    /// Reloads keep it; a restart drops it.
+    /// Reloads and upgrades keep it; a restart drops it.
     Kept,
 }
 

@@ -154,8 +154,8 @@ impl<'a, N: Net> Exchange<'a, N> {
         credentials.is_some_and(weir_proto_h1::authenticates_connection)
     }
 
-    /// Whether the endpoint has accepted such credentials for all later requests on the connection. IIS says so in
-    /// `Persistent-Auth`.
+    /// Whether the endpoint has accepted such credentials for all later requests on the connection. IIS answers
+    /// `Persistent-Auth: true` then.
     fn is_authenticated(&self, up: &EndpointSide<N>) -> bool {
         let field = |name| up.head.find_name(name, &up.block);
         self.authenticates()
@@ -330,7 +330,7 @@ impl<'a, N: Net> Attempts<'a, N> {
         self.upstream.endpoints.get(record.endpoint? as usize)
     }
 
-    /// Tells the balancer how long the endpoint took to begin an answer with this status.
+    /// Records for the balancer how long the endpoint took to begin an answer with this status.
     #[inline]
     pub(super) fn observe(&self, record: &ExchangeRecord, status: u16, now: Instant) {
         if self.upstream.endpoints.len() < 2 {

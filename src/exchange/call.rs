@@ -2,7 +2,7 @@
 //!
 //! A sub-request is an [`Exchange`] whose client is memory ([`InnerStream`]). It makes the same attempts as a client's
 //! request, with the upstream's pools, limits, timeouts and retries, but follows no route and runs no policy. So it
-//! cannot cause another sub-request. If it reaches this Weir again, Via gives it away.
+//! cannot cause another sub-request. If it reaches this Weir again, Via shows that, and Weir refuses it.
 
 use std::rc::Rc;
 
@@ -91,7 +91,7 @@ pub(super) fn detach<N: Net>(
 /// The request that a call is made for.
 struct Caller<'a> {
     context: &'a ConnectionContext,
-    /// The owner of the timer pays for the call's memory; `None` if nobody waits for the call.
+    /// The owner of the timer pays for the call's memory; `None` if the call is detached.
     timer: Option<&'a Timer>,
     /// The id of the request, which the server gets too.
     id: Option<Box<[u8]>>,
@@ -104,7 +104,7 @@ pub(super) struct CopiedBody {
     /// `Length`, or `None` for no body.
     pub(super) kind: BodyKind,
     pub(super) pieces: Vec<Chunk>,
-    /// What the client says in `TE`.
+    /// Whether the client's `TE` accepts trailers.
     pub(super) accepts_trailers: bool,
     /// Lives until the copy has ended.
     pub(super) held: MirroredBytes,

@@ -18,7 +18,7 @@ impl<'a, N: Net> Attempts<'a, N> {
     #[inline]
     pub(super) fn hedge_delay(&self, exchange: &Exchange<'a, N>) -> Option<Option<Duration>> {
         let hedge = self.retry().hedge?;
-        // Another endpoint lacks the client's session, so its answer would be another one.
+        // Another endpoint lacks the client's session, so it would answer differently.
         let endpoint = exchange.record.endpoint;
         let is_bound = (self.session.as_ref()).is_some_and(|session| session.is_at(endpoint));
         let may = self.may_repeat(exchange)

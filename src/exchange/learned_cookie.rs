@@ -1,15 +1,15 @@
 //! A cookie of the application that carries the mark of an endpoint before its value: `MARK~VALUE`.
 //!
-//! The endpoint sets its cookie as ever. On the way out the mark is written before the value, on the way in it is taken
-//! off. So Weir needs no table of sessions, and the application sees its own value.
+//! When an endpoint sets the cookie, Weir writes the mark before the value; when a client sends the cookie, Weir takes the
+//! mark off. So Weir needs no table of sessions, and the application sees its own value.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use crate::tls::MARK_BYTES;
 
-/// What stands between the mark and the value.
+/// The byte between the mark and the value.
 const SEPARATOR: u8 = b'~';
 
-/// Takes a value of the cookie apart: the mark, and the value as the application wrote it. `None`: it has no mark. The
+/// Splits a value of the cookie: the mark, and the value as the application wrote it. `None`: it has no mark. The
 /// mark of a quoted value stands within the quotes, and the value has lost its first quote with it.
 pub(super) fn split_mark(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = value.strip_prefix(b"\"").unwrap_or(value);

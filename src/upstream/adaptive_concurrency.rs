@@ -1,6 +1,5 @@
-//! How many requests an upstream can serve at once without growing slower, found by measuring. As in Envoy's gradient
-//! controller: the ratio of the time to the first byte of an idle upstream to that of now says whether requests queue up
-//! there.
+//! Measures how many requests an upstream can serve at once without growing slower. As in Envoy's gradient controller, the
+//! ratio of the idle upstream's time to the first byte to the current one shows whether requests queue there.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -54,7 +53,7 @@ impl AdaptiveConcurrency {
         has_room
     }
 
-    /// Ends a request. `time` is how long its answer took to begin, if that tells how busy the upstream is.
+    /// Ends a request. `time` is how long its answer took to begin; `None` if that does not depend on the upstream's load.
     pub(super) fn end(&self, time: Option<Duration>, now: Instant) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         if let Some(time) = time {
@@ -141,7 +140,7 @@ impl Gradient {
         };
         let gradient = (idle * BUFFER / time.max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
         let limit = f64::from(self.limit) * gradient;
-        // Room for bursts, and to find out whether more would do.
+        // Room for bursts, so that the limit can grow.
         let limit = (limit + limit.sqrt()) as u32;
         self.limit = limit.clamp(LIMIT_MIN, LIMIT_MAX);
     }

@@ -142,8 +142,8 @@ impl<N: Net> Endpoint<N> {
         })
     }
 
-    /// Waits while another exchange opens a shared connection. `registered` is state of the caller, `None` at first: it
-    /// says for which opening the caller's waker is registered.
+    /// Waits while another exchange opens a shared connection. `registered` is state of the caller, `None` at first: the
+    /// opening for which the caller's waker is registered.
     pub fn poll_connected(&self, cx: &mut Context<'_>, registered: &mut Option<u32>) -> Poll<()> {
         if !self.is_connecting.get() {
             return Poll::Ready(());

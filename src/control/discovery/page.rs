@@ -1,4 +1,4 @@
-//! What the admin listener shows of names and sources.
+//! The metrics of names and sources, and their lines of `/healthz?verbose`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

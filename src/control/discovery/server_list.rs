@@ -11,8 +11,8 @@ use crate::policy::json::Json;
 /// comments after `#`.
 ///
 /// # Errors
-/// The first mistake, with its line or entry. A list with a mistake is of no use at all, because a part of it would
-/// remove endpoints that are still there. Neither is an empty one.
+/// The first mistake, with its line or entry, or the list is empty. A list with a mistake is refused whole, because a part
+/// of it would remove endpoints that are still there.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Endpoint>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text")?;
     if text.trim_start().starts_with('[') && !begins_with_address(text) {

@@ -3,7 +3,7 @@
 use super::{Load, Loads};
 use crate::upstream::usable::UsableEndpoint;
 
-/// What is compared.
+/// The measure by which endpoints are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
     /// Requests in flight in proportion to the weight.
@@ -16,7 +16,7 @@ pub(super) enum Measure {
 pub(super) struct Least {
     endpoints: Vec<(u32, f32)>,
     measure: Measure,
-    /// Where the next look begins.
+    /// Where the next search begins.
     next: usize,
 }
 

@@ -5,8 +5,8 @@
 //! comes or goes (Eisenbud et al., "Maglev", NSDI 2016, section 3.4). An endpoint with more weight takes more turns.
 //!
 //! An endpoint that has more than 1.5 times the mean of requests in flight, and one more, passes the key on to the entry of
-//! the key's next hash (Mirrokni et al., "Consistent Hashing with Bounded Loads"). All requests of a key that is too popular
-//! for one endpoint spill to the same others.
+//! the key's next hash (Mirrokni et al., "Consistent Hashing with Bounded Loads"). If a key has too many requests for one
+//! endpoint, the others all go to the same further endpoints.
 
 use super::Loads;
 use super::round_robin::RoundRobin;
@@ -20,7 +20,7 @@ const SIZES: [usize; 9] = [
 const ENTRIES_PER_ENDPOINT: usize = 100;
 
 /// How many entries a key tries until the least loaded endpoint gets it. With the bound, at least a third of the endpoints
-/// have room, so fewer than one key of 500 comes so far.
+/// have room, so fewer than one key of 500 tries them all.
 const PROBES: u64 = 16;
 
 /// Sends each key to its endpoint.
@@ -53,7 +53,7 @@ impl Maglev {
 
     #[inline]
     pub(super) fn pick(&mut self, key: Option<u64>, loads: &impl Loads) -> Option<u32> {
-        // A request without the key goes anywhere.
+        // A request without the key goes to a random endpoint.
         let mut hash = key.unwrap_or_else(|| self.rng.u64(..));
         // With the request itself.
         let total = (loads.in_flight() + 1) as f32;
