@@ -1,4 +1,4 @@
-//! `mirror`: copies of requests for another upstream, whose answers nobody gets.
+//! `mirror`: copies of requests for another upstream, whose answers Weir drops.
 
 use std::time::Duration;
 
@@ -93,10 +93,11 @@ table! {
         optional to: Spanned<String> = "to" as SpannedKind<PlainText>;
         /// How many of the requests are copied; without it all.
         optional share: u32 = "share" as PercentText;
-        /// `true`, the default, copies bodies of up to 64 KiB; a size, at most 4 MiB, larger ones too. A request with a
+        /// `true`, the default, copies bodies of up to 64 KiB, as much as Weir keeps for a retry; a size, at most 4 MiB,
+        /// larger ones too. A request with a
         /// larger body is not copied. With `false`, copies have no body.
         optional body: Option<u64> = "body" as MirrorBodyKind;
-        /// How long a copy may take, with its answer; the default is 15 s.
+        /// How long a copy may take, with its answer; the default is 15 s, as Envoy's route timeout.
         optional timeout: Duration = "timeout" as DurationText;
     }
 }

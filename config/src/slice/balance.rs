@@ -7,8 +7,7 @@ use crate::decode::kinds::TextKind;
 use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::suggest::nearest;
-use crate::value::field::is_token;
-use crate::value::placeholder::is_parameter_name;
+use crate::value::named_part::{NamedPart, PartWords};
 
 /// How Weir chooses an endpoint for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,15 +59,22 @@ const PLAIN: [(&str, Balance); 7] = [
     ("first", Balance::First),
 ];
 
-/// Keys with a name: what stands before the colon, and an example.
-const FAMILIES: [(&str, &str); 4] = [
-    ("header", "header:X-User"),
-    ("cookie", "cookie:session"),
-    ("query", "query:id"),
-    ("param", "param:tenant"),
-];
+/// Keys without a name of their own behind a colon.
+const PLAIN_KEYS: [(&str, HashKey); 2] = [("path", HashKey::Path), ("ip", HashKey::Ip)];
 
-/// What other proxies call a balancer.
+const KEY_WORDS: PartWords<HashKey> = PartWords {
+    plain: &PLAIN_KEYS,
+    families: &[
+        ("header", "header:X-User"),
+        ("cookie", "cookie:session"),
+        ("query", "query:id"),
+        ("param", "param:tenant"),
+    ],
+    foreign: &[],
+    write: |word| format!("\"hash({word})\""),
+};
+
+/// Names of balancers in other proxies, and Weir's.
 const FOREIGN: &[(&[&str], &str)] = &[
     (
         &[
@@ -154,7 +160,7 @@ impl WritableKind for BalanceText {
     }
 }
 
-/// That no balancer is called `text`, and what was probably meant.
+/// The message for a text that names no balancer, with the nearest one.
 fn unknown(text: &str) -> Problem {
     let problem = Problem::new(format!("`{text}` is not a balancer"));
     if text == "hash" || text.starts_with("hash(") || text.starts_with("hash ") {
@@ -173,40 +179,21 @@ fn unknown(text: &str) -> Problem {
 
 impl HashKey {
     fn parse(text: &str) -> Result<Self, Problem> {
+        let unknown = || {
+            Problem::new(format!("a request has no `{text}` to hash")).help(KEY_WORDS.advise(text))
+        };
         let Some((family, name)) = text.split_once(':') else {
-            return match text {
-                "path" => Ok(Self::Path),
-                "ip" => Ok(Self::Ip),
-                _ => Err(Self::unknown(text)),
-            };
+            let found = PLAIN_KEYS.iter().find(|(known, _)| *known == text);
+            return found.map(|(_, key)| key.clone()).ok_or_else(unknown);
         };
-        let bad_name = |what: &str| {
-            Err(Problem::new(format!(
-                "`{name}` is not the name of a {what}"
-            )))
-        };
-        match family {
-            "header" if is_token(name) => Ok(Self::Header(name.to_ascii_lowercase())),
-            "header" => bad_name("header field"),
-            "cookie" if is_token(name) => Ok(Self::Cookie(name.to_owned())),
-            "cookie" => bad_name("cookie"),
-            "query" if !name.is_empty() => Ok(Self::Query(name.to_owned())),
-            "query" => bad_name("query parameter"),
-            "param" if is_parameter_name(name) => Ok(Self::Param(name.to_owned())),
-            "param" => bad_name("parameter"),
-            _ => Err(Self::unknown(text)),
+        match NamedPart::parse(family, name).ok_or_else(unknown)?? {
+            NamedPart::Header(name) => Ok(Self::Header(name)),
+            NamedPart::Cookie(name) => Ok(Self::Cookie(name)),
+            NamedPart::Query(name) => Ok(Self::Query(name)),
+            NamedPart::Param(name) => Ok(Self::Param(name)),
+            // A balancer chooses by the request alone, also where no policy has verified a token.
+            NamedPart::Claim(_) => Err(unknown()),
         }
-    }
-
-    fn unknown(text: &str) -> Problem {
-        let problem = Problem::new(format!("a request has no `{text}` to hash"));
-        let family = text.split_once(':').map_or(text, |(family, _)| family);
-        if let Some((_, example)) = FAMILIES.iter().find(|(known, _)| *known == family) {
-            return problem.help(format!(
-                "it has a name behind a colon, such as \"hash({example})\""
-            ));
-        }
-        problem.help("there are: path, ip, header:NAME, cookie:NAME, query:NAME, param:NAME")
     }
 }
 
@@ -272,8 +259,9 @@ mod tests {
             ),
             (
                 "hash(host)",
-                "there are: path, ip, header:NAME, cookie:NAME, query:NAME, param:NAME",
+                "there are: \"hash(path)\", \"hash(ip)\", \"hash(header:NAME)\", \"hash(cookie:NAME)\", \"hash(query:NAME)\", \"hash(param:NAME)\"",
             ),
+            ("hash(cokie:a)", "did you mean \"hash(cookie:a)\"?"),
         ] {
             let problem = BalanceText::parse(text).expect_err(text);
             assert_eq!(problem.help.as_deref(), Some(help), "{text}");

@@ -48,7 +48,7 @@ const TTL_MAX: Preset<Duration> = preset(
     "a wrong TTL delays a change for minutes, not days",
 );
 
-/// More servers than this would take longer to try than anyone waits.
+/// The most servers. More would take longer to try than a start waits.
 const SERVERS_MAX: usize = 8;
 
 table! {

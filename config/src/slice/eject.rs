@@ -25,7 +25,7 @@ const ERRORS: Preset<FailureSet> = preset(
         ],
         &[502, 503, 504],
     ),
-    "what speaks against the endpoint; a 500 speaks against one request, and one URL that crashes must not eject half of the endpoints",
+    "failures of the endpoint; a 500 is often the fault of one URL, which must not eject half of the endpoints",
 );
 
 const DURATION: Preset<Duration> =
@@ -89,7 +89,7 @@ impl ValueKind for SuccessRateKind {
 
 table! {
     /// Which failures of requests take an endpoint out of use for a time. On by default; `"off"` turns it off.
-    /// [load-balancing.md](load-balancing.md) says what happens then.
+    /// [load-balancing.md](load-balancing.md#ejection) has the rules.
     RawEject, "eject", "[upstream.NAME.eject]" {
         /// Failures in a row on one core, each of another request, that eject an endpoint.
         preset(FAILURES) failures: u32 = "failures" as Count<1, FAILURES_MAX>;
@@ -97,13 +97,14 @@ table! {
         /// answer ends the row.
         preset(ERRORS) errors: FailureSet = "errors" as FailuresText;
         /// `true` also ejects an endpoint whose share of good answers is 1.9 standard deviations below the mean; a share
-        /// such as `"90%"` one that is below it. Looks at ten seconds at a time, and at endpoints with 100 answers or
-        /// more; `true` needs five of them. Off without the key. Set it for endpoints that fail now and then.
+        /// such as `"90%"` one that is below it. Weir compares ten seconds at a time, and endpoints with 100 answers or
+        /// more; `true` needs five of them (as Envoy's `success_rate` detection). Off without the key. Set it for
+        /// endpoints that fail now and then.
         optional success_rate: Option<SuccessRate> = "success_rate" as SuccessRateKind;
-        /// How long the first ejection lasts. Each that follows lasts longer by as much, up to 300 seconds.
+        /// How long the first ejection lasts. Each further one lasts longer by this time, up to 300 seconds.
         preset(DURATION) duration: Duration = "duration" as DurationText;
-        /// The largest share of the endpoints that may be ejected at once. One may be in any case, but never the last
-        /// that is healthy.
+        /// The largest share of the endpoints that may be ejected at once. One may always be ejected, but never the
+        /// last healthy one.
         preset(MAX) max: u32 = "max" as PercentText;
     }
 }

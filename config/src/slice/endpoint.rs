@@ -145,7 +145,7 @@ table! {
         /// The most requests that it gets at once, over all cores. Others go elsewhere or wait in the queue. Set it for
         /// endpoints with a fixed number of workers.
         optional requests: u32 = "requests" as Count<1, AT_ONCE_MAX>;
-        /// The zone or data center that it is in, shown by `weir explain` and the admin API.
+        /// The zone or data center that it is in, shown by `weir explain`. Weir chooses no endpoint by it.
         optional zone: String = "zone" as PlainText;
     }
 }

@@ -247,7 +247,7 @@ const FOREIGN_NAMES: &[ForeignName] = &[
 ];
 
 table! {
-    /// Checks of the endpoints. [load-balancing.md](load-balancing.md#active-checks) says when an endpoint is down. With a
+    /// Checks of the endpoints. [load-balancing.md](load-balancing.md#active-checks) has the rules. With a
     /// path alone, `health` may be that path.
     RawHealth, "health", "[upstream.NAME.health]", foreign FOREIGN_NAMES {
         /// Asks for this path over HTTP, in the version that the endpoint speaks.
@@ -260,14 +260,14 @@ table! {
         /// random. A fifth of it while the endpoint fails or has yet to prove itself.
         preset(INTERVAL) interval: Duration = "interval" as IntervalText;
         /// How long a check may take, with connection and TLS handshake. Without the key, half of `interval`, and 2 s at
-        /// most.
+        /// most (HAProxy's interval).
         optional timeout: Duration = "timeout" as DurationText;
         /// How many checks in a row must fail before a healthy endpoint is down.
         preset(FALL) fall: u32 = "fall" as Count<1, IN_A_ROW_MAX>;
         /// How many checks in a row must pass before an endpoint that is down is healthy.
         preset(RISE) rise: u32 = "rise" as Count<1, IN_A_ROW_MAX>;
         /// The statuses that pass: `"200-299,304"`, a number, or a list of both. Weir follows no redirects. The default is
-        /// `"200-399"`.
+        /// `"200-399"`, as NGINX Plus and HAProxy.
         optional status: Spanned<StatusSet> = "status" as SpannedKind<StatusesKind>;
         /// A text that the first 64 KiB of the answer's body must contain.
         optional body: Spanned<String> = "body" as SpannedKind<PlainText>;

@@ -213,8 +213,8 @@ table! {
         preset(SAME_SITE) same_site: SameSite = "same_site" as Choice<SameSite>;
         /// A file with 32 random bytes or more, the key of the marks that stand for endpoints in cookies; the same on
         /// every box. Without it, the key follows from the upstream's name, so that stickiness survives restarts and
-        /// holds on every box too, but a client that knows that name and an endpoint's address can make the cookie for
-        /// it. A forged cookie can choose an endpoint and nothing else.
+        /// holds on every box too, but a client that has learned that name and an endpoint's address can make the cookie
+        /// for it. A forged cookie can choose an endpoint and nothing else.
         optional key_file: NamedFile = "key_file" as NamedFileKind;
     }
 }

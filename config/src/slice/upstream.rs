@@ -62,7 +62,7 @@ pub struct Upstream {
     pub retries: RetriesPatch,
     /// When it refuses requests that it would not serve; `None` for never.
     pub breaker: Option<Breaker>,
-    /// Whether Weir finds out how many requests it can serve at once.
+    /// Whether Weir measures how many requests it can serve at once.
     pub adaptive_concurrency: bool,
     /// Its position in the file.
     pub position: Position,
@@ -221,7 +221,7 @@ table! {
         /// Which failures of requests take an endpoint out of use for a time. Set `"off"` for endpoints whose errors say
         /// nothing about the next request.
         optional eject: Option<RawEject> = "eject" as OrOff<RawEject>;
-        /// Asks every endpoint regularly whether it is well, and sends no requests to those that are not: a path alone, such
+        /// Checks every endpoint regularly, and sends no requests to those that fail: a path alone, such
         /// as `"/healthz"`, or a table. Set it for endpoints that may fail in other ways than refusing connections.
         optional health: RawHealth = "health" as ShortOrLong<HealthPath, RawHealth>;
         /// Limits of the connections to the endpoints.
@@ -243,8 +243,8 @@ table! {
         /// Refuses requests at once, with 503 `circuit_open`, when too many have failed or are running. There is none
         /// without the key.
         optional breaker: BreakerPatch = "breaker" as BreakerPatch;
-        /// Finds out how many requests the upstream can serve at once without growing slower, and refuses further ones with
-        /// 503 `upstream_overloaded`; on each core apart. Set it where an overloaded upstream serves nobody in time.
+        /// Measures how many requests the upstream can serve at once without growing slower, and refuses further ones with
+        /// 503 `upstream_overloaded`; on each core apart. Set it where an overloaded upstream answers all requests too late.
         preset(ADAPTIVE_CONCURRENCY) adaptive_concurrency: bool = "adaptive_concurrency" as BooleanKind;
     }
 }

@@ -106,7 +106,7 @@ impl Scheme {
 }
 
 impl fmt::Display for SourceKind {
-    /// Writes what makes it the same source in another file: what it found survives a reload under this name.
+    /// Writes the source's identity. A reload keeps the answers of a source whose identity stays the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "file://{}", file.path.display()),
@@ -271,7 +271,7 @@ table! {
     RawList, "list_source", "a source of endpoints: a list at a URL" {
         /// The URL. The answer is a JSON list of what `servers` may have: addresses, or objects with `address`.
         required list: FetchUrl = "list" as SourceUrlText;
-        /// The time between two requests.
+        /// The time between two requests, 100 ms at least.
         preset(EVERY) every: Duration = "every" as DurationText;
     }
 }
@@ -289,7 +289,7 @@ impl RawList {
 const EVERY_MIN: Duration = Duration::from_millis(100);
 
 table! {
-    /// Endpoints from Consul: the instances of a service whose checks pass. Weir hears of changes at once.
+    /// Endpoints from Consul: the instances of a service whose checks pass. Changes arrive at once.
     RawConsul, "consul_source", "a source of endpoints: Consul" {
         /// The URL of the agent or server.
         required consul: FetchUrl = "consul" as SourceUrlText;
