@@ -124,7 +124,7 @@ struct PreparedReload {
     base_endpoints: Arc<EndpointSets>,
     overrides: EndpointOverrides,
     endpoints: Arc<EndpointSets>,
-    config: weir_config::Config,
+    config: Config,
     text: Arc<str>,
     found: FoundEndpoints,
     tls: tls::LoadedTls,

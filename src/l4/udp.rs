@@ -56,6 +56,21 @@ struct Flow<N: Net> {
     task: Cell<Option<Waker>>,
 }
 
+impl<N: Net> Flow<N> {
+    fn new(path: DatagramPath, socket: N::Datagrams, replies_max: u32) -> Self {
+        Self {
+            path,
+            socket,
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            replies: Cell::new(0),
+            replies_max,
+            ended: Cell::new(None),
+            task: Cell::new(None),
+        }
+    }
+}
+
 /// Why a flow has ended: a reason and a system error, both absent if `idle` or `replies` ended it.
 #[derive(Clone, Copy)]
 struct FlowEnd {
@@ -286,16 +301,7 @@ impl<N: Net> UdpListener<N> {
             endpoint.count_failure(Reason::from_connect(&error), errno(&error));
             DropCause::NoEndpoint
         })?;
-        let flow = Rc::new(Flow {
-            path,
-            socket,
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
-            replies: Cell::new(0),
-            replies_max: udp.replies_max,
-            ended: Cell::new(None),
-            task: Cell::new(None),
-        });
+        let flow = Rc::new(Flow::new(path, socket, udp.replies_max));
         self.flows
             .borrow_mut()
             .add(path.peer, flow.clone(), core.net.now());
