@@ -26,6 +26,7 @@ impl<N: Net> Exchange<'_, N> {
         }
     }
 
+    /// The hash of what the request has for `key`. `route` has the places of path parameters. `None`: the request lacks it.
     #[cold]
     pub(super) fn read_key(&mut self, key: &HashKey, route: Option<&RoutePlan>) -> Option<u64> {
         let client = self.facts.client;

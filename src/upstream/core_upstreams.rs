@@ -152,6 +152,7 @@ impl<N: Net> CoreUpstreams<N> {
         }
     }
 
+    /// Refreshes the upstreams for which `is_due` returns true.
     pub(super) fn refresh_all(&self, now: Instant, is_due: impl Fn(&Upstream<N>) -> bool) {
         let upstreams: Vec<_> = self.upstreams.borrow().clone();
         for upstream in upstreams.iter().filter_map(Weak::upgrade) {

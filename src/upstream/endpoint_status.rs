@@ -1,6 +1,6 @@
-//! What control has decided about an endpoint's health, packed so that cores read it with one load.
+//! The status that control posts for an endpoint, packed so that cores read it with one load.
 
-/// What control has decided about one endpoint.
+/// The health of one endpoint, as control has decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStatus {
     /// The verdict of active checks.
@@ -14,7 +14,8 @@ pub struct EndpointStatus {
 /// The verdict of active checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndpointHealth {
-    /// No check has decided yet, or there are none. The endpoint counts as healthy.
+    /// No check has decided yet, or there are none. Without checks the endpoint counts as healthy; with checks it gets
+    /// nothing.
     #[default]
     Unknown,
     /// The endpoint passes its checks.

@@ -30,7 +30,7 @@ pub struct LeasedConnection<N: Net> {
 /// The only client that may use a connection.
 pub enum ConnectionOwner {
     /// The PROXY protocol header named this address to the endpoint.
-    Told(SocketAddr),
+    Named(SocketAddr),
     /// The endpoint has authenticated the connection, or is doing so.
     Bound(Rc<BindingToken>),
 }
@@ -41,7 +41,7 @@ impl<N: Net> LeasedConnection<N> {
     pub(super) fn suits(&self, client: Option<SocketAddr>) -> bool {
         match (&self.owner, client) {
             (None, None) => true,
-            (Some(ConnectionOwner::Told(owner)), Some(client)) => *owner == client,
+            (Some(ConnectionOwner::Named(owner)), Some(client)) => *owner == client,
             _ => false,
         }
     }
@@ -51,6 +51,7 @@ impl<N: Net> LeasedConnection<N> {
         matches!(self.owner, Some(ConnectionOwner::Bound(_)))
     }
 
+    /// Whether it is bound to the client's connection that holds this token.
     pub(super) fn is_bound_by(&self, bound: &Rc<BindingToken>) -> bool {
         matches!(&self.owner, Some(ConnectionOwner::Bound(own)) if Rc::ptr_eq(own, bound))
     }
@@ -82,7 +83,7 @@ impl<N: Net> ConnectionPermit<N> {
         Box::new(LeasedConnection {
             connection: http1::UpstreamConnection::new(wire, pool),
             permit: self,
-            owner: owner.map(ConnectionOwner::Told),
+            owner: owner.map(ConnectionOwner::Named),
         })
     }
 

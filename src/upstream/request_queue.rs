@@ -68,6 +68,7 @@ pub(super) struct FirstInQueue<N: Net> {
 }
 
 impl<N: Net> FirstInQueue<N> {
+    /// Gives the request its offer and wakes its task.
     pub(super) fn give(self, offer: ConnectionOffer<N>) {
         self.entry.offer.set(Some((self.endpoint, offer)));
         if let Some(waker) = self.entry.waker.take() {

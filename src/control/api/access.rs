@@ -44,6 +44,10 @@ pub(super) enum Refusal {
 }
 
 impl Access<'_> {
+    /// Checks whether the caller may use the API.
+    ///
+    /// # Errors
+    /// The first check that fails; the token comes last.
     pub(super) fn check(&self, caller: &Caller<'_>) -> Result<(), Refusal> {
         let token = self.token.ok_or(Refusal::NoToken)?;
         if !self.admin.is_some_and(|admin| admin.admits(caller.client)) {

@@ -36,6 +36,7 @@ pub(super) struct Memory {
     ticket: u64,
 }
 
+/// The answers of one source.
 pub(super) struct SourceRecord {
     pub(super) record: Record<Arc<[Endpoint]>>,
     cursor: Cursor,
