@@ -16,6 +16,7 @@ use crate::policy::limit_rate::{Rate, RateText, WINDOW_MAX};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
+use crate::value::plain_name::is_plain_name;
 
 /// The most requests that a bucket holds.
 const BURST_MAX: u32 = 1_000_000_000;
@@ -225,8 +226,7 @@ impl TextKind for LimitNameText {
     const EXAMPLES: &'static [&'static str] = &["per-minute", "search"];
 
     fn parse(text: &str) -> Result<String, Problem> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if text.is_empty() || text.len() > 64 || !text.chars().all(is_plain) {
+        if text.len() > 64 || !is_plain_name(text) {
             return Err(Problem::new(format!("`{text}` is not a name for a limit"))
                 .help("use letters, digits, hyphens, underscores and dots, at most 64"));
         }

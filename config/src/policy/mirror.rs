@@ -11,6 +11,7 @@ use crate::decode::table::{frame, table};
 use crate::policy::level::{Origin, Place, Policy, Setting, TargetKind};
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
+use crate::value::plain_name::is_plain_name;
 
 /// Copies of requests for another upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,8 +149,7 @@ impl TextKind for MirrorText {
             Some((name, share)) => (name.trim(), Some(share.trim())),
             None => (text.trim(), None),
         };
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || !name.chars().all(is_plain) {
+        if !is_plain_name(name) {
             let problem = Problem::new(format!("`{name}` is not the name of an upstream"));
             return Err(problem.help("write one of [upstream], such as mirror = \"shadow, 5%\""));
         }

@@ -8,6 +8,7 @@ use crate::decode::table::{frame, table};
 use crate::policy::level::{Level, Origin, Place};
 use crate::policy::{Policies, RawPolicies};
 use crate::text::diagnostic::Code;
+use crate::value::plain_name::is_plain_name;
 
 table! {
     /// A set of policies. A route takes sets by `use`; later ones go before earlier ones, and the route's own keys
@@ -49,8 +50,7 @@ impl PolicySets {
     ) -> Self {
         let mut sets = Vec::with_capacity(entries.len());
         for NamedEntry { name, value } in entries {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if name.value.is_empty() || !name.value.chars().all(is_plain) {
+            if !is_plain_name(&name.value) {
                 let message = format!("`{}` is not a name for a set of policies", name.value);
                 cx.error(Code::BadValue, name.span.clone(), message)
                     .help("use letters, digits, hyphens, underscores and dots");

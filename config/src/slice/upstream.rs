@@ -25,6 +25,7 @@ use crate::slice::timeouts::{InUpstream, TimeoutsPatch, check_timeouts};
 use crate::slice::upstream_tls::{RawUpstreamTls, UpstreamTls};
 use crate::text::diagnostic::{Code, Position};
 use crate::value::authority::AuthorityText;
+use crate::value::plain_name::is_plain_name;
 use crate::value::server_url::{ServerUrl, UrlHost};
 
 /// A named group of endpoints that serve the same content.
@@ -299,8 +300,7 @@ pub(crate) fn check_upstreams(
 ) -> Vec<Upstream> {
     let mut upstreams = Vec::with_capacity(entries.len());
     for NamedEntry { name, value } in entries {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.value.is_empty() || !name.value.chars().all(is_plain) {
+        if !is_plain_name(&name.value) {
             let message = format!("`{}` is not a name for an upstream", name.value);
             cx.error(Code::BadValue, name.span.clone(), message)
                 .help("use letters, digits, hyphens, underscores and dots");

@@ -13,6 +13,7 @@ pub(crate) mod media_type;
 pub(crate) mod named_part;
 pub(crate) mod network;
 pub(crate) mod placeholder;
+pub(crate) mod plain_name;
 pub(crate) mod regex;
 pub(crate) mod server_url;
 pub(crate) mod status_set;
