@@ -270,6 +270,7 @@ fn a_breaker_opens_and_closes() {
         weir.ask(get("/"));
         (open() == 0.0).then_some(())
     });
+    weir.wait_for("the circuit of upstream up has closed");
     for _ in 0..10 {
         assert_eq!(weir.ask(get("/")).status(), 200);
     }

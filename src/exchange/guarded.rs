@@ -3,7 +3,6 @@
 use super::{Exchange, grpc};
 use crate::fault::{Fault, Reason, Side};
 use crate::io::Net;
-use crate::obs::CoreReport;
 use crate::upstream::{GuardedOutcome, GuardedRequest};
 
 impl<N: Net> Exchange<'_, N> {
@@ -13,14 +12,15 @@ impl<N: Net> Exchange<'_, N> {
         let Some(outcome) = self.guarded_outcome(ended) else {
             return;
         };
-        if guarded.finish(outcome, self.core.net.now())
-            && let Some(plan) = self
-                .record
-                .upstream
-                .and_then(|id| self.plan.plan.upstream(id))
-        {
-            let upstream = plan.name.clone();
-            let report = CoreReport::CircuitOpened { upstream };
+        let Some(change) = guarded.finish(outcome, self.core.net.now()) else {
+            return;
+        };
+        let upstream = self
+            .record
+            .upstream
+            .and_then(|id| self.plan.plan.upstream(id));
+        if let Some(plan) = upstream {
+            let report = change.report(plan.name.clone());
             self.core.obs.borrow().report(report);
         }
     }

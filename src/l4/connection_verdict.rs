@@ -6,7 +6,6 @@ use super::relay::{RelayEnd, Relayed};
 use crate::core::Core;
 use crate::fault::{Fault, Phase, Reason, Retry, Side};
 use crate::io::Net;
-use crate::obs::CoreReport;
 use crate::plan::UpstreamPlan;
 use crate::upstream::{Endpoint, GuardedConnection, Upstream};
 
@@ -89,9 +88,8 @@ impl<'a, N: Net> ConnectionVerdict<'a, N> {
     fn judge(&mut self, has_failed: bool) {
         let now = self.core.net.now();
         let guarded = self.guarded.as_mut();
-        if guarded.is_some_and(|guarded| guarded.judge(has_failed, now)) {
-            let upstream = self.plan.name.clone();
-            let report = CoreReport::CircuitOpened { upstream };
+        if let Some(change) = guarded.and_then(|guarded| guarded.judge(has_failed, now)) {
+            let report = change.report(self.plan.name.clone());
             self.core.obs.borrow().report(report);
         }
     }

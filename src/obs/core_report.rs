@@ -32,6 +32,8 @@ pub enum CoreReport {
     },
     /// The circuit breaker of an upstream has opened.
     CircuitOpened { upstream: Arc<str> },
+    /// It has closed again.
+    CircuitClosed { upstream: Arc<str> },
     /// A core has stopped using an endpoint, because its last attempts have failed. Control decides for all cores.
     EndpointFailing {
         upstream: Arc<str>,
@@ -82,7 +84,9 @@ impl CoreReport {
             Self::EndpointTlsFailed { .. }
             | Self::CircuitOpened { .. }
             | Self::EndpointFailing { .. } => LogLevel::Warn,
-            Self::EndpointAnswers { .. } | Self::EndpointSuspect { .. } => LogLevel::Info,
+            Self::CircuitClosed { .. }
+            | Self::EndpointAnswers { .. }
+            | Self::EndpointSuspect { .. } => LogLevel::Info,
         }
     }
 }
@@ -102,6 +106,12 @@ impl fmt::Display for CoreReport {
                 write!(
                     f,
                     "the circuit of upstream {upstream} has opened: too many requests failed"
+                )
+            }
+            Self::CircuitClosed { upstream } => {
+                write!(
+                    f,
+                    "the circuit of upstream {upstream} has closed: requests succeed again"
                 )
             }
             Self::EndpointFailing {

@@ -5,11 +5,13 @@
 //! once. After a time it is half open: a few requests try the upstream, and their outcomes close the circuit or open it
 //! again. Only upstreams with a breaker pay for it: two writes of shared memory a request.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use crate::io::Instant;
+use crate::obs::CoreReport;
 use crate::plan::BreakerPlan;
 
 /// How many requests may try an upstream at once while the circuit is half open, and how many have to succeed to close
@@ -52,6 +54,26 @@ fn running(circuit: u64) -> u64 {
 
 fn passed(circuit: u64) -> u64 {
     (circuit >> 8) & 0xff
+}
+
+/// How an outcome has changed a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitChange {
+    /// Too many requests have failed, or a trial has.
+    Opened,
+    /// The trials have succeeded.
+    Closed,
+}
+
+impl CircuitChange {
+    /// What the process log says about it.
+    #[must_use]
+    pub fn report(self, upstream: Arc<str>) -> CoreReport {
+        match self {
+            Self::Opened => CoreReport::CircuitOpened { upstream },
+            Self::Closed => CoreReport::CircuitClosed { upstream },
+        }
+    }
 }
 
 fn millis(now: Instant) -> u64 {
@@ -107,26 +129,27 @@ impl BreakerState {
         self.leave(plan);
     }
 
-    /// Ends a request that the upstream has served, or failed to serve. Returns whether that opened the circuit.
+    /// Ends a request that the upstream has served, or failed to serve. Returns how that changed the
+    /// circuit, if it did.
     pub(super) fn finish(
         &self,
         plan: &BreakerPlan,
         pass: BreakerPass,
         has_failed: bool,
         now: Instant,
-    ) -> bool {
+    ) -> Option<CircuitChange> {
         self.leave(plan);
         self.judge(plan, pass, has_failed, now)
     }
 
-    /// Counts the outcome of a request that goes on counting as running. Returns whether that opened the circuit.
+    /// Counts the outcome of a request that goes on counting as running. Returns how that changed the circuit, if it did.
     pub(super) fn judge(
         &self,
         plan: &BreakerPlan,
         pass: BreakerPass,
         has_failed: bool,
         now: Instant,
-    ) -> bool {
+    ) -> Option<CircuitChange> {
         let half_open_at = || millis(now) + plan.open_for.as_millis() as u64;
         match pass {
             BreakerPass::Trial(since) => {
@@ -145,16 +168,19 @@ impl BreakerState {
                     self.current.store(0, Relaxed);
                     self.former.store(0, Relaxed);
                 }
-                let moved = self.circuit.fetch_update(AcqRel, Acquire, next);
-                moved.is_ok() && has_failed
+                let former = self.circuit.fetch_update(AcqRel, Acquire, next).ok()?;
+                match has_failed {
+                    true => Some(CircuitChange::Opened),
+                    false => (passed(former) + 1 >= TRIALS).then_some(CircuitChange::Closed),
+                }
             }
             BreakerPass::Closed => {
                 if !(self.count(plan, has_failed, millis(now)) && has_failed) {
-                    return false;
+                    return None;
                 }
                 let open = half_open_at() << TIME_SHIFT;
                 let opened = self.circuit.compare_exchange(0, open, AcqRel, Relaxed);
-                opened.is_ok()
+                opened.ok().map(|_| CircuitChange::Opened)
             }
         }
     }
@@ -329,9 +355,13 @@ mod tests {
         state.end(&plan, trials[0]);
         let again = state.admit(&plan, at(5_001)).expect("a place");
         assert!(state.admit(&plan, at(5_001)).is_err());
-        for trial in [trials[1], trials[2], again] {
+        for (trial, change) in [
+            (trials[1], None),
+            (trials[2], None),
+            (again, Some(CircuitChange::Closed)),
+        ] {
             assert!(state.is_open());
-            state.finish(&plan, trial, false, at(5_100));
+            assert_eq!(state.finish(&plan, trial, false, at(5_100)), change);
         }
         assert!(!state.is_open());
         assert_eq!(send(&state, &plan, 5_200, &[true; 19]), 19);
@@ -344,10 +374,11 @@ mod tests {
         send(&state, &plan, 0, &[true; 20]);
         let first = state.admit(&plan, at(5_000)).expect("a trial");
         let second = state.admit(&plan, at(5_000)).expect("a trial");
-        assert!(state.finish(&plan, first, true, at(6_000)));
+        let change = state.finish(&plan, first, true, at(6_000));
+        assert_eq!(change, Some(CircuitChange::Opened));
         assert!(state.admit(&plan, at(10_999)).is_err());
         // An outcome of the former trials decides nothing.
-        assert!(!state.finish(&plan, second, true, at(7_000)));
+        assert_eq!(state.finish(&plan, second, true, at(7_000)), None);
         let third = state.admit(&plan, at(11_000)).expect("a trial");
         assert_eq!(third, BreakerPass::Trial(1_011_000));
     }
@@ -402,8 +433,8 @@ mod tests {
                         };
                         match (n + thread) % 5 {
                             0 => state.end(plan, pass),
-                            1 => drop(state.finish(plan, pass, true, now)),
-                            _ => drop(state.finish(plan, pass, false, now)),
+                            1 => _ = state.finish(plan, pass, true, now),
+                            _ => _ = state.finish(plan, pass, false, now),
                         }
                     }
                 });

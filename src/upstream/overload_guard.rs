@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use super::adaptive_concurrency::AdaptiveConcurrency;
-use super::breaker::BreakerPass;
+use super::breaker::{BreakerPass, CircuitChange};
 use super::upstream_registry::UpstreamCount;
 use crate::fault::Reason;
 use crate::io::{Instant, Net};
@@ -131,17 +131,15 @@ impl<N: Net> Upstream<N> {
 }
 
 impl GuardedRequest {
-    /// Ends the request. Returns whether its failure opened the circuit.
-    pub fn finish(mut self, outcome: GuardedOutcome, now: Instant) -> bool {
+    /// Ends the request. Returns how its outcome changed the circuit, if it did.
+    pub fn finish(mut self, outcome: GuardedOutcome, now: Instant) -> Option<CircuitChange> {
         self.has_ended = true;
         if let Some(adaptive) = &self.guard.adaptive {
             adaptive.end(outcome.time, now);
         }
         let breaker = &self.guard.count.breaker;
-        self.guard
-            .breaker
-            .as_ref()
-            .is_some_and(|plan| breaker.finish(plan, self.pass, outcome.has_failed, now))
+        let plan = self.guard.breaker.as_ref()?;
+        breaker.finish(plan, self.pass, outcome.has_failed, now)
     }
 }
 
@@ -160,13 +158,13 @@ impl Drop for GuardedRequest {
 }
 
 impl GuardedConnection {
-    /// Counts whether an endpoint serves the connection. Only the first call counts. Returns whether the failure opened
-    /// the circuit.
-    pub fn judge(&mut self, has_failed: bool, now: Instant) -> bool {
+    /// Counts whether an endpoint serves the connection. Only the first call counts. Returns how that changed the
+    /// circuit, if it did.
+    pub fn judge(&mut self, has_failed: bool, now: Instant) -> Option<CircuitChange> {
         let breaker = &self.guard.count.breaker;
         let plan = self.guard.breaker.as_ref().filter(|_| !self.is_judged);
         self.is_judged = true;
-        plan.is_some_and(|plan| breaker.judge(plan, self.pass, has_failed, now))
+        breaker.judge(plan?, self.pass, has_failed, now)
     }
 }
 

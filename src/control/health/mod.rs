@@ -372,7 +372,8 @@ impl Control {
                 }
                 CoreReport::ListenFailed { .. }
                 | CoreReport::EndpointTlsFailed { .. }
-                | CoreReport::CircuitOpened { .. } => {
+                | CoreReport::CircuitOpened { .. }
+                | CoreReport::CircuitClosed { .. } => {
                     process::say(report.level(), report);
                 }
             }
