@@ -338,7 +338,10 @@ fn the_proxy_protocol_names_the_client_on_both_sides() {
     let mut conn = weir.connect();
     conn.send("WHO\r\n");
     assert_eq!(conn.rest().1, End::Reset);
-    weir.entry_with("reason", "not_introduced");
+    assert_eq!(
+        weir.entry_with("reason", "not_introduced").text("version"),
+        "TCP"
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Net, Tx};
 use crate::limits::SMALL_ANSWER_BYTES;
 use crate::obs;
-use crate::plan::{FixedAnswer, ListenerId, Plan};
+use crate::plan::{FixedAnswer, ListenerId, ListenerPlan, Plan};
 use crate::policy::StepReply;
 use crate::policy::errors::ErrorPage;
 use crate::policy::filter::Framed;
@@ -270,15 +270,18 @@ pub fn refuse_connection<N: Net, T: Tx>(
 /// Reports a connection that is closed without an answer.
 pub fn report_turned_away<N: Net>(
     core: &Core<N>,
-    (listener, peer): (ListenerId, Option<IpAddr>),
+    (listener, plan): (ListenerId, &ListenerPlan),
+    peer: Option<IpAddr>,
     reason: Reason,
 ) {
     let now = core.net.now();
     let mut record = ExchangeRecord::new(core.next_id(), now, core.net.wall_ms());
     record.reason = Some(reason);
+    let event = record.event(now, listener);
     let event = obs::ExchangeEvent {
         client: peer,
-        ..record.event(now, listener)
+        version: if plan.is_http() { event.version } else { "TCP" },
+        ..event
     };
     core.obs.borrow().connection_refused(&event);
 }

@@ -313,7 +313,8 @@ impl<N: Net> CoreServer<N> {
                 // The client could not read an answer of HTTP in the clear, and a handshake costs more than a refusal
                 // is worth.
                 let peer = connection.peer.map(|peer| peer.ip());
-                exchange::report_turned_away(core, (listener.id.get(), peer), reason);
+                let plan = listener.plan.borrow().clone();
+                exchange::report_turned_away(core, (listener.id.get(), &plan), peer, reason);
             }
             Err(reason) => {
                 let refused =

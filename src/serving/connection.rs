@@ -164,7 +164,7 @@ async fn enter<N: Net>(
             Err(reason) => {
                 let listener = idle.admission.listener.id.get();
                 let peer = idle.wire.peer.map(|peer| peer.ip());
-                exchange::report_turned_away(core, (listener, peer), reason);
+                exchange::report_turned_away(core, (listener, &plan), peer, reason);
                 idle.wire.tx.abort();
                 return None;
             }
