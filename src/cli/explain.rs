@@ -12,10 +12,11 @@ use weir_config::{CheckKind, EncodedSlash, HealthCheck, show_duration, show_size
 
 use crate::control::{ExplainRequest, count};
 use crate::fault::Reason;
+use crate::io::Address;
 use crate::plan::{
     Decision, DryRequest, DryRun, EndpointSet, EndpointSets, EndpointSpec, EndpointState,
-    ListenerPlan, PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId, RoutePlan,
-    RouteSplit, RouteTarget, SplitShare, UpstreamId, UpstreamPlan, default_port,
+    ListenerPlan, ListenerTarget, PathObjection, Plan, REDIRECT_HTTPS_STATUS, Refusal, RouteId,
+    RoutePlan, RouteSplit, RouteTarget, SplitShare, UpstreamId, UpstreamPlan, default_port,
 };
 use crate::policy::errors::ErrorPages;
 use crate::policy::{StepVerdict, Verdict};
@@ -153,18 +154,32 @@ fn read_claims(texts: &[String]) -> Result<Vec<(String, Vec<String>)>, String> {
     Ok(claims)
 }
 
+/// Why no listener takes an HTTP request at `port`, and what to ask instead.
+fn show_no_listener(plan: &Plan, port: u16) -> String {
+    let without_http = |listener: &&ListenerPlan| {
+        let has_port = matches!(&listener.address, Address::Ip(address) if address.port() == port);
+        has_port && !listener.is_http()
+    };
+    if let Some(listener) = plan.listeners.iter().find(without_http) {
+        let scheme = match listener.target {
+            ListenerTarget::Udp(_) => "udp://HOST",
+            ListenerTarget::Passthrough(_) => "tls://NAME",
+            ListenerTarget::Tcp(_) | ListenerTarget::Http => "tcp://HOST",
+        };
+        let name = &listener.name;
+        return format!("{name} reads no HTTP; ask for {scheme}:{port} instead");
+    }
+    let http = plan.listeners.iter().filter(|listener| listener.is_http());
+    let names: Vec<_> = http.map(|listener| &*listener.name).collect();
+    match names.is_empty() {
+        true => format!("none on port {port}; no listener reads HTTP"),
+        false => format!("none on port {port}; the file has {}", names.join(", ")),
+    }
+}
+
 fn write_listeners(out: &mut String, plan: &Plan, port: u16) {
     if plan.listeners_at(port).next().is_none() {
-        let names: Vec<_> = plan
-            .listeners
-            .iter()
-            .map(|listener| &*listener.name)
-            .collect();
-        let _ = writeln!(
-            out,
-            "listener   none on port {port}; the file has {}",
-            names.join(", ")
-        );
+        let _ = writeln!(out, "listener   {}", show_no_listener(plan, port));
     }
     for (_, listener) in plan.listeners_at(port) {
         let ListenerPlan {
@@ -552,7 +567,14 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
             "failover   if Weir cannot connect, it tries the next endpoint, at most {max} connections in all"
         ),
     };
-    write_protection(out, upstream);
+    write_breaker(out, upstream);
+    if upstream.has_adaptive_concurrency {
+        let _ = writeln!(
+            out,
+            "limit      as many requests at once as the upstream serves without growing slower, on each core"
+        );
+    }
+    write_health(out, upstream);
     let most = route.body_bytes_max.map_or_else(
         || "of any size".to_owned(),
         |max| format!("at most {}", show_size(max)),
@@ -564,8 +586,8 @@ fn write_upstream(out: &mut String, upstream: &UpstreamPlan, route: &RoutePlan, 
     let _ = writeln!(out, "body       {most}, {least}");
 }
 
-/// What protects the upstream and its clients when endpoints fail.
-fn write_protection(out: &mut String, upstream: &UpstreamPlan) {
+/// When the upstream refuses requests or connections at once.
+fn write_breaker(out: &mut String, upstream: &UpstreamPlan) {
     if let Some(breaker) = &upstream.breaker {
         let most = breaker.requests_max.map_or(String::new(), |max| {
             format!("at most {max} requests at once; ")
@@ -579,12 +601,10 @@ fn write_protection(out: &mut String, upstream: &UpstreamPlan) {
             show_duration(breaker.window),
         );
     }
-    if upstream.has_adaptive_concurrency {
-        let _ = writeln!(
-            out,
-            "limit      as many requests at once as the upstream serves without growing slower, on each core"
-        );
-    }
+}
+
+/// How Weir finds endpoints that fail.
+fn write_health(out: &mut String, upstream: &UpstreamPlan) {
     if let Some(health) = &upstream.health {
         let _ = writeln!(out, "checks     {}", show_check(&health.check));
     }

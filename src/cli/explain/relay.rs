@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use weir_config::show_duration;
 
-use super::{write_endpoints, write_verdicts};
+use super::{write_breaker, write_endpoints, write_health, write_verdicts};
+use crate::control::count;
 use crate::io::Address;
 use crate::l4::explain_steps;
 use crate::plan::{
-    EndpointSets, ListenerPlan, ListenerTarget, Plan, Transport, UpstreamId, default_port,
+    EndpointSets, ListenerPlan, ListenerTarget, Plan, Transport, UpstreamId, UpstreamPlan,
+    default_port,
 };
 use crate::policy::Verdict;
 
@@ -89,7 +91,7 @@ pub(in crate::cli) fn explain_relay(
         ListenerTarget::Udp(udp) => {
             let ends = match udp.replies_max {
                 0 => String::new(),
-                replies => format!(" or {replies} answers"),
+                replies => format!(" or {}", count(replies as usize, "answer")),
             };
             let _ = writeln!(
                 out,
@@ -160,9 +162,15 @@ fn write_target(
     };
     let _ = writeln!(out, "upstream   {}", upstream.name);
     write_endpoints(out, upstream, endpoints.get(to).map(AsRef::as_ref));
-    if listener.transport() == Transport::Datagram {
-        return;
+    if listener.transport() == Transport::Stream {
+        write_connecting(out, listener, upstream);
     }
+    write_breaker(out, upstream);
+    write_health(out, upstream);
+}
+
+/// How Weir connects to an endpoint.
+fn write_connecting(out: &mut String, listener: &ListenerPlan, upstream: &UpstreamPlan) {
     let connect = listener
         .connect_timeout
         .unwrap_or(upstream.timeouts.connect);

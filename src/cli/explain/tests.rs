@@ -792,10 +792,45 @@ passthrough = { "db.example.com" = "db", "*.example.com" = "web" }
 udp = { to = "dns", replies = 1 }
 
 [upstream]
-db = ["10.0.0.1:5432"]
+db = { servers = ["10.0.0.1:5432"], health = { tcp = true }, breaker = {} }
 web = ["10.0.0.2:443"]
 dns = ["10.0.0.3:53"]
 "#;
+
+#[test]
+fn a_listener_without_http_takes_no_request() {
+    let (_, plan) = plan(RELAYS);
+    for (url, expected) in [
+        (
+            "http://x:5432/",
+            "listener   0.0.0.0:5432 reads no HTTP; ask for tcp://HOST:5432 instead\n",
+        ),
+        (
+            "https://x/",
+            "listener   0.0.0.0:443 reads no HTTP; ask for tls://NAME:443 instead\n",
+        ),
+        (
+            "http://x:53/",
+            "listener   0.0.0.0:53/udp reads no HTTP; ask for udp://HOST:53 instead\n",
+        ),
+        (
+            "http://x/",
+            "listener   none on port 80; no listener reads HTTP\n",
+        ),
+    ] {
+        let question = Question {
+            method: "GET".to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            client_cert: Vec::new(),
+            client_ip: None,
+            claims: Vec::new(),
+            all: false,
+        };
+        let text = explain(&plan, &question).unwrap();
+        assert!(text.contains(expected), "{text}");
+    }
+}
 
 #[test]
 fn connections_and_datagrams_that_pass_through() {
@@ -815,6 +850,9 @@ upstream   db
   endpoint 10.0.0.1:5432
 timeouts   connect 2s, queue 10s
 failover   if Weir cannot connect, it tries the next endpoint, at most 3 connections in all
+breaker    open for 5s when 50% of at least 20 requests of the last 10s fail
+checks     a connection must succeed, every 5s and within 2s; down after 3 failures, healthy after 2 successes
+ejection   after 5 failures in a row on a core, for 30s and longer each time; at most 50% of the endpoints
 "
     );
     assert!(
@@ -835,7 +873,7 @@ failover   if Weir cannot connect, it tries the next endpoint, at most 3 connect
     let dns = ask("udp://10.1.1.1:53", None).unwrap();
     assert!(
         dns.contains(
-            "0.0.0.0:53/udp, a flow ends after 30s of silence or 1 answers, at most 16384 flows"
+            "0.0.0.0:53/udp, a flow ends after 30s of silence or 1 answer, at most 16384 flows"
         ),
         "{dns}"
     );
