@@ -147,6 +147,30 @@ impl TextKind for PercentText {
     }
 }
 
+/// A share. `0%` switches off what it is for.
+pub(crate) struct ShareOrNoneText;
+
+impl TextKind for ShareOrNoneText {
+    type Value = u32;
+    const NOUN: &'static str = PercentText::NOUN;
+    const PATTERN: Option<&'static str> = PercentText::PATTERN;
+    const EXAMPLES: &'static [&'static str] = &["20%", "0%"];
+
+    fn parse(text: &str) -> Result<u32, Problem> {
+        PercentText::parse(text)
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        PercentText::from_number(number)
+    }
+}
+
+impl WritableKind for ShareOrNoneText {
+    fn to_json(value: &u32) -> Json {
+        PercentText::to_json(value)
+    }
+}
+
 impl WritableKind for PercentText {
     fn to_json(value: &u32) -> Json {
         Json::Text(format!("{value}%"))

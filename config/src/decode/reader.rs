@@ -69,6 +69,7 @@ impl<'v, 'i> TableReader<'v, 'i> {
             shape if shape.takes("off") => "write \"off\"".to_owned(),
             shape if shape.takes_booleans() => "write false".to_owned(),
             shape if shape.has_example("0s") => "write \"0s\"".to_owned(),
+            shape if shape.has_example("0%") => "write \"0%\"".to_owned(),
             shape => match self.known.iter().find(|field| field.key == key) {
                 Some(field) if field.is_optional() => {
                     format!("for none, leave out `{key}`")

@@ -104,7 +104,7 @@ pub(crate) struct StickyText;
 
 impl TextKind for StickyText {
     type Value = Sticky;
-    const NOUN: &'static str = "what keeps a client at an endpoint";
+    const NOUN: &'static str = "a kind of sticky session";
     const PATTERN: Option<&'static str> = Some("^(cookie|header:.+)$");
     const EXAMPLES: &'static [&'static str] = &["cookie", "header:X-User"];
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::decode::amounts::{DurationText, PercentText};
+use crate::decode::amounts::{DurationText, ShareOrNoneText};
 use crate::decode::decoder::{Decoder, Spanned};
 use crate::decode::kinds::{
     BooleanKind, Choice, InScope, KeyPlaceholder, Keywords, LongForm, NamedEntry, OneOrMany, OrOff,
@@ -218,7 +218,7 @@ table! {
         preset(SLOW_START) slow_start: Option<Duration> = "slow_start" as OrOff<DurationText>;
         /// When less than this share of the endpoints is usable, Weir uses all of them, because the few that are left could
         /// not carry the load. `"0%"` never does.
-        preset(PANIC) panic: u32 = "panic" as PercentText;
+        preset(PANIC) panic: u32 = "panic" as ShareOrNoneText;
         /// Which failures of requests take an endpoint out of use for a time. Set `"off"` for endpoints whose errors say
         /// nothing about the next request.
         optional eject: Option<RawEject> = "eject" as OrOff<RawEject>;
