@@ -179,7 +179,7 @@ fn over_a_unix_socket_its_mode_decides() {
         "cores = 1\nadmin = \"unix:{}\"\n[listen.\"{listener}\"]\n[[route]]\nmatch = \"/*\"\nrespond = \"x\"\n",
         socket.display()
     );
-    fs::write(&file, text).unwrap();
+    fs::write(&file, &text).unwrap();
     let _weir = Weir::command(&["run", file.to_str().unwrap()]);
     eventually("the socket", || {
         fs::metadata(&socket).ok().map(|it| {
@@ -203,6 +203,12 @@ fn over_a_unix_socket_its_mode_decides() {
     let (code, output) = run_weir(&["upstream", "list", "--file", as_text(&file)]);
     assert_eq!(code, Some(0), "{output}");
     assert!(output.starts_with("UPSTREAM"), "{output}");
+    // The commands find the instance by a file that has become wrong meanwhile.
+    for mistake in ["[upstream.a]\nservers = []\n", "[listen\n"] {
+        fs::write(&file, format!("{text}{mistake}")).unwrap();
+        let (code, output) = run_weir(&["status", "--file", as_text(&file)]);
+        assert_eq!(code, Some(0), "{output}");
+    }
     fs::remove_dir_all(dir).unwrap();
 }
 

@@ -129,10 +129,13 @@ pub mod limits {
 
 use crate::decode::decoder::Decoder;
 use crate::decode::kind::{TableKind, ValueKind};
+use crate::decode::kinds::ShortOrLong;
 use crate::decode::syntax;
 use crate::file::RawFile;
+use crate::slice::admin::RawAdmin;
 use crate::slice::endpoint::ServerKind;
 use crate::text::source::Source;
+use crate::value::address::AddressText;
 
 /// Reads the configuration `text` of the file `name`. The name appears in diagnostics, and relative paths in the file begin
 /// at its folder; `parse` opens no file.
@@ -163,6 +166,18 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Di
         Some(config) if !failed => Ok((config, diagnostics)),
         _ => Err(diagnostics),
     }
+}
+
+/// Reads `admin` of a file, even if the file has mistakes elsewhere: commands must reach the Weir that still runs its
+/// former text. `None`: it has no `admin`, or one that cannot be used. `name` is the file's path.
+#[must_use]
+pub fn parse_admin(name: &str, text: &str) -> Option<Admin> {
+    let source = Source::new(name, text);
+    let mut cx = Decoder::new(&source, RawFile::info);
+    let (tree, _) = toml::de::DeTable::parse_recoverable(text);
+    let admin = ShortOrLong::<AddressText, RawAdmin>::decode(tree.get_ref().get("admin")?, &mut cx);
+    let (_, failed) = cx.finish();
+    admin.filter(|_| !failed)
 }
 
 /// Reads one endpoint of a list that is in another file. `value` is what an entry of `servers` has, in TOML: a string or

@@ -114,9 +114,15 @@ fn settings_of(file: &Path) -> Result<weir_config::Admin, CommandError> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| CommandError::Failed(format!("cannot read {name}: {error}")))?;
-    let (config, _) = weir_config::parse(&name, &text)
-        .map_err(|errors| CommandError::Config(weir_config::to_text(&errors)))?;
-    config.admin.ok_or_else(|| {
+    let admin = match weir_config::parse(&name, &text) {
+        Ok((config, _)) => config.admin,
+        // The file may be half edited while its Weir still runs.
+        Err(errors) => match weir_config::parse_admin(&name, &text) {
+            None => return Err(CommandError::Config(weir_config::to_text(&errors))),
+            admin => admin,
+        },
+    };
+    admin.ok_or_else(|| {
         let what = format!(
             "{name} has no `admin`, so its Weir cannot be reached; add one, or give --admin"
         );

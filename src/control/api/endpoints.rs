@@ -58,7 +58,7 @@ fn show_with(control: &Control, names: &Names, status: StatusCode) -> Result<Rep
     let upstream = upstreams::find(&state, names)?;
     let index = upstream.find_endpoint(&names.address);
     let shown = index.and_then(|index| upstream.show_endpoint(control.cores.upstreams(), index));
-    let shown = shown.ok_or_else(|| Reply::not_found("endpoint", &names.address))?;
+    let shown = shown.ok_or_else(|| Reply::no_endpoint(&names.upstream, &names.address))?;
     Ok(Reply::with(status, &shown))
 }
 
@@ -170,7 +170,7 @@ fn find(state: &State, names: &Names) -> Result<(u32, Arc<str>), Reply> {
     let upstream = upstreams::find(state, names)?;
     let index = upstream.find_endpoint(&names.address);
     let spec = index.and_then(|index| upstream.set.endpoints.get(index));
-    let spec = spec.ok_or_else(|| Reply::not_found("endpoint", &names.address))?;
+    let spec = spec.ok_or_else(|| Reply::no_endpoint(&names.upstream, &names.address))?;
     Ok((upstream.id.0, spec.name.clone()))
 }
 

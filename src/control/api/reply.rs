@@ -81,7 +81,15 @@ impl Reply {
         Self::error(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 422: the request is well formed, but asks for something impossible.
+    /// 404 for an endpoint that its upstream does not have.
+    pub(super) fn no_endpoint(upstream: &str, address: &str) -> Self {
+        let message = format!(
+            "upstream `{upstream}` has no endpoint `{address}`; `weir upstream list {upstream}` lists those that it has"
+        );
+        Self::error(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 422: the request is well formed, but asks for something that cannot be.
     pub(super) fn impossible(message: impl Into<String>) -> Self {
         Self::error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
     }
