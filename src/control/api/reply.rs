@@ -89,7 +89,7 @@ impl Reply {
         Self::error(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 422: the request is well formed, but asks for something that cannot be.
+    /// 422: the request is well formed, but asks for something impossible.
     pub(super) fn impossible(message: impl Into<String>) -> Self {
         Self::error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
     }
