@@ -6,6 +6,7 @@ which a proxy needs the least CPU in these cases; notes explain them.
 """
 
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -405,14 +406,23 @@ class Peer:
             return self.default if Path(self.default).is_file() else None
         return shutil.which(self.name)
 
-    def write_config(self, work, **values):
+    def write_config(self, program, work, **values):
         (work / "nginx.common").write_text(NGINX_COMMON)
         path = work / f"{self.name}.{self.suffix}"
-        has_stream = self.name == "nginx" and NGINX_STREAM_MODULE.exists()
-        module = f"load_module {NGINX_STREAM_MODULE};" if has_stream else ""
+        is_nginx = self.name == "nginx"
+        is_built_in = is_nginx and has_stream_built_in(program)
+        has_module = is_nginx and not is_built_in and NGINX_STREAM_MODULE.exists()
+        has_stream = is_built_in or has_module
+        module = f"load_module {NGINX_STREAM_MODULE};" if has_module else ""
         text = self.config.format(work=work, stream_module=module, **values)
         path.write_text(text + (NGINX_STREAM.format(**values) if has_stream else ""))
         return path
+
+
+def has_stream_built_in(program):
+    """Whether this nginx passes on TCP and UDP without a module of its own file, as one built from its sources does."""
+    says = subprocess.run([program, "-V"], capture_output=True, text=True).stderr
+    return "--with-stream" in says.split()
 
 
 def table(root):
