@@ -44,7 +44,7 @@ pub(crate) const CASES: &[Case] = &[
 struct Endpoints(Vec<Load>);
 
 impl Loads for Endpoints {
-    fn may(&self, index: u32) -> bool {
+    fn may_use(&self, index: u32) -> bool {
         self.0.get(index as usize).is_some()
     }
 
