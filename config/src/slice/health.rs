@@ -318,7 +318,7 @@ impl RawHealth {
             port: (self.port).and_then(|port| u16::try_from(port.value).ok()),
             tls: self.tls.map(|tls| tls.value),
             host: self.host.map(|host| host.value),
-            headers: check_header_names(self.headers.unwrap_or_default(), cx),
+            headers: check_header_names(own_fields(self.headers, cx), cx),
         })
     }
 
@@ -421,4 +421,39 @@ impl RawHealth {
                 ));
         }
     }
+}
+
+/// Fields that Weir sets itself, or that have a key of their own.
+const RESERVED_FIELDS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reports fields that Weir sets itself, and leaves them out.
+fn own_fields(
+    headers: Option<Vec<NamedEntry<String>>>,
+    cx: &mut Decoder<'_>,
+) -> Vec<NamedEntry<String>> {
+    let mut headers = headers.unwrap_or_default();
+    headers.retain(|entry| {
+        let name = entry.name.value.to_ascii_lowercase();
+        let is_reserved = RESERVED_FIELDS.contains(&&*name);
+        if is_reserved {
+            let message = format!("Weir sets `{}` of checks itself", entry.name.value);
+            cx.error(Code::BadValue, entry.name.span.clone(), message)
+                .help(match &*name {
+                    "host" => "write the key `host` of `health`",
+                    _ => "leave it out",
+                });
+        }
+        !is_reserved
+    });
+    headers
 }

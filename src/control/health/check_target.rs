@@ -1,13 +1,15 @@
 //! What the checks of one endpoint connect to and ask.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, TE};
 use hyper::{Request, Uri, Version};
-use weir_config::CheckKind;
+use weir_config::{CheckKind, CheckMethod, HealthCheck};
+use weir_proto_h1::{Limits, Method};
 
 use super::grpc_health;
 use crate::conn::proxy_protocol;
@@ -33,6 +35,10 @@ pub(super) struct CheckTarget {
     pub(super) is_tls: bool,
     /// The host of requests.
     authority: String,
+    /// The request over HTTP/1.1; empty if it would be none.
+    pub(super) http1_request: Vec<u8>,
+    /// Limits of answers over HTTP/1.1.
+    pub(super) limits: Limits,
     /// The first bytes of every connection: a PROXY header, or none.
     pub(super) preamble: Vec<u8>,
 }
@@ -55,13 +61,16 @@ impl CheckTarget {
         };
         let is_grpc = matches!(check.kind, CheckKind::Grpc(_));
         let is_http2 = endpoint.protocol == Protocol::Http2;
+        let authority = match &check.host {
+            Some(host) => host.clone(),
+            None => authority(host, check.port, is_tls),
+        };
         Some(Self {
+            http1_request: http1_request(check, &authority),
+            limits: upstream.limits,
             tls_name: is_tls.then(tls_name).flatten(),
             is_h2c: !is_tls && (is_grpc || (is_http2 && !speaks_tls)),
-            authority: match &check.host {
-                Some(host) => host.clone(),
-                None => authority(host, check.port, is_tls),
-            },
+            authority,
             preamble: upstream.proxy_protocol.map_or_else(Vec::new, |version| {
                 proxy_protocol::write(version, None, None)
             }),
@@ -76,11 +85,19 @@ impl CheckTarget {
         self.plan.check.timeout
     }
 
-    /// The request over HTTP/1.1 or HTTP/2.
+    /// The method of an HTTP check.
+    pub(super) fn method(&self) -> Method {
+        match &self.plan.check.kind {
+            CheckKind::Http(http) => Method::from_token(http.method.as_str().as_bytes()),
+            CheckKind::Grpc(_) | CheckKind::Tcp => Method::Post,
+        }
+    }
+
+    /// The request over HTTP/2.
     ///
     /// # Errors
     /// The settings make no request, which reading the file would have found.
-    pub(super) fn request(&self, version: Version) -> Result<Request<Full<Bytes>>, String> {
+    pub(super) fn http2_request(&self) -> Result<Request<Full<Bytes>>, String> {
         let check = &self.plan.check;
         let (method, path, body) = match &check.kind {
             CheckKind::Http(http) => (http.method.as_str(), http.target.as_str(), Bytes::new()),
@@ -90,33 +107,56 @@ impl CheckTarget {
             }
             CheckKind::Tcp => return Err("a connection has no request".to_owned()),
         };
-        let mut request = Request::new(Full::new(body));
-        let wrong = |error: &dyn std::fmt::Display| error.to_string();
-        *request.method_mut() = method.parse().map_err(|error| wrong(&error))?;
-        *request.version_mut() = version;
-        let host = HeaderValue::from_str(&self.authority).map_err(|error| wrong(&error))?;
-        let uri = if version == Version::HTTP_2 {
-            let scheme = if self.is_tls { "https" } else { "http" };
-            let uri = Uri::builder().scheme(scheme).authority(&*self.authority);
-            uri.path_and_query(path).build()
-        } else {
-            request.headers_mut().insert(HOST, host);
-            Uri::builder().path_and_query(path).build()
-        };
-        *request.uri_mut() = uri.map_err(|error| wrong(&error))?;
-        let fields = request.headers_mut();
-        fields.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(&*self.authority);
+        let uri = uri.path_and_query(path).build();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri.map_err(|error| error.to_string())?)
+            .version(Version::HTTP_2);
         if matches!(check.kind, CheckKind::Grpc(_)) {
-            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            fields.insert(TE, HeaderValue::from_static("trailers"));
+            request = request
+                .header(CONTENT_TYPE, "application/grpc")
+                .header(TE, "trailers");
         }
-        for (name, value) in &check.headers {
-            let name: HeaderName = name.parse().map_err(|error| wrong(&error))?;
-            let value = HeaderValue::from_bytes(value.as_bytes());
-            fields.insert(name, value.map_err(|error| wrong(&error))?);
+        for (name, value) in fields(check) {
+            request = request.header(name, value.as_bytes());
         }
-        Ok(request)
+        let request = request.body(Full::new(body));
+        request.map_err(|error| error.to_string())
     }
+}
+
+/// The fields of a request besides its host.
+fn fields(check: &HealthCheck) -> impl Iterator<Item = (&str, &str)> {
+    let written = || {
+        check
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+    };
+    let has_agent = written().any(|(name, _)| name == "user-agent");
+    let agent = (!has_agent).then_some(("user-agent", AGENT));
+    agent.into_iter().chain(written())
+}
+
+fn http1_request(check: &HealthCheck, authority: &str) -> Vec<u8> {
+    let CheckKind::Http(http) = &check.kind else {
+        return Vec::new();
+    };
+    let (method, target) = (http.method.as_str(), &http.target);
+    let mut request = format!("{method} {target} HTTP/1.1\r\nhost: {authority}\r\n");
+    for (name, value) in fields(check) {
+        // Writing to a string cannot fail.
+        let _ = write!(request, "{name}: {value}\r\n");
+    }
+    //= rfc9110#8.6
+    // A POST without a body says so.
+    if http.method == CheckMethod::Post {
+        request.push_str("content-length: 0\r\n");
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
 }
 
 /// The host and port of an endpoint as the file has them. An address that a host name resolves to follows an `@`.

@@ -4,10 +4,10 @@ use std::io;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt as _, Full};
+use hyper::Response;
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::header::HeaderMap;
-use hyper::{Response, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -16,46 +16,47 @@ use tokio::time::timeout;
 use weir_config::{CheckKind, HttpCheck, show_duration};
 
 use super::check_target::CheckTarget;
-use super::grpc_health;
+use super::{grpc_health, http1_connection};
 use crate::io::Address;
 use crate::tls::{AlpnProtocol, CheckTls};
 
 /// Bytes of an answer's body that a check reads. Envoy compares 1 KiB, NGINX Plus 256 KiB.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of an answer's head, and the fields of it.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the fields of an answer over HTTP/2.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
 
 /// Checks one endpoint.
 pub(super) struct Checker {
     target: Rc<CheckTarget>,
-    kept: Option<KeptConnection>,
+    kept: Option<Connection>,
 }
 
-/// A connection for further checks.
-struct KeptConnection {
-    sender: Sender,
+/// A connection that takes requests.
+enum Connection {
+    Http1(Box<dyn Stream>),
+    Http2(Http2Connection),
+}
+
+/// A connection over HTTP/2, and the task that runs it.
+struct Http2Connection {
+    sender: http2::SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
 
-impl Drop for KeptConnection {
+impl Drop for Http2Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
 /// A stream of bytes to an endpoint.
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// Why a check has failed.
-enum Failure {
+pub(super) enum Failure {
     /// The connection ended before the answer. If it was a kept one, the endpoint may have closed it in good order.
     Lost(String),
     /// Anything else.
@@ -84,7 +85,9 @@ impl Checker {
         if self.target.plan.check.kind == CheckKind::Tcp {
             return self.open(tls).await.map(drop);
         }
-        if let Some(kept) = self.kept.take() {
+        if let Some(mut kept) = self.kept.take()
+            && kept.is_quiet().await
+        {
             match self.ask(kept).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Unfit(why)) => return Err(why),
@@ -92,7 +95,7 @@ impl Checker {
             }
         }
         let (stream, protocol) = self.open(tls).await?;
-        let new = KeptConnection::begin(stream, protocol).await?;
+        let new = Connection::begin(stream, protocol).await?;
         self.ask(new).await.map_err(|failure| match failure {
             Failure::Lost(why) | Failure::Unfit(why) => why,
         })
@@ -134,85 +137,86 @@ impl Checker {
     }
 
     /// Sends the request, and keeps the connection if the answer was whole.
-    async fn ask(&mut self, mut connection: KeptConnection) -> Result<(), Failure> {
-        let answer = connection.send(&self.target).await?;
-        let (head, body) = answer.into_parts();
-        let (outcome, is_whole) = match &self.target.plan.check.kind {
-            CheckKind::Grpc(_) => judge_grpc(head.status.as_u16(), &head.headers, body).await?,
-            CheckKind::Http(http) => judge_http(http, head.status.as_u16(), body).await?,
-            CheckKind::Tcp => (Ok(()), false),
+    async fn ask(&mut self, mut connection: Connection) -> Result<(), Failure> {
+        let target = &*self.target;
+        let (outcome, may_reuse) = match (&mut connection, &target.plan.check.kind) {
+            (Connection::Http1(stream), CheckKind::Http(http)) => {
+                let request = (target.method(), &*target.http1_request);
+                let answer = http1_connection::exchange(&mut **stream, request, target.limits);
+                let answer = answer.await?;
+                (judge(http, answer.status, &answer.body), answer.may_reuse)
+            }
+            (Connection::Http2(http2), CheckKind::Http(http)) => {
+                let (head, body) = http2.send(target).await?.into_parts();
+                let (body, _, is_whole) = read(body).await?;
+                (judge(http, head.status.as_u16(), &body), is_whole)
+            }
+            (Connection::Http2(http2), CheckKind::Grpc(_)) => {
+                let (head, body) = http2.send(target).await?.into_parts();
+                judge_grpc(head.status.as_u16(), &head.headers, body).await?
+            }
+            (Connection::Http1(_), CheckKind::Grpc(_)) => {
+                let why = "it does not speak HTTP/2, which gRPC needs";
+                (Err(why.to_owned()), false)
+            }
+            (_, CheckKind::Tcp) => (Ok(()), false),
         };
-        if is_whole {
+        if may_reuse {
             self.kept = Some(connection);
         }
         outcome.map_err(Failure::Unfit)
     }
 }
 
-impl KeptConnection {
+impl Connection {
     async fn begin(stream: Box<dyn Stream>, protocol: AlpnProtocol) -> Result<Self, String> {
-        let io = TokioIo::new(stream);
-        let (sender, driver) = match protocol {
-            AlpnProtocol::Http1 => {
-                let mut builder = http1::Builder::new();
-                builder.max_buf_size(HEAD_BYTES_MAX);
-                let shaken = builder.handshake(io).await.map_err(|error| text(&error))?;
-                let (sender, driver) = shaken;
+        match protocol {
+            AlpnProtocol::Http1 => Ok(Self::Http1(stream)),
+            AlpnProtocol::Http2 => {
+                let mut builder = http2::Builder::new(LocalExecutor);
+                builder.max_header_list_size(HEAD_BYTES_MAX);
+                let shaken = builder.handshake(TokioIo::new(stream)).await;
+                let (sender, driver) = shaken.map_err(|error| text(&error))?;
                 let driver = tokio::task::spawn_local(async move {
                     // What breaks it shows in the request.
                     let _ = driver.await;
                 });
-                (Sender::Http1(sender), driver)
-            }
-            AlpnProtocol::Http2 => {
-                let mut builder = http2::Builder::new(LocalExecutor);
-                builder.max_header_list_size(HEAD_BYTES_MAX as u32);
-                let shaken = builder.handshake(io).await.map_err(|error| text(&error))?;
-                let (sender, driver) = shaken;
-                let driver = tokio::task::spawn_local(async move {
-                    let _ = driver.await;
-                });
-                (Sender::Http2(sender), driver)
-            }
-        };
-        Ok(Self { sender, driver })
-    }
-
-    async fn send(&mut self, target: &CheckTarget) -> Result<Response<Incoming>, Failure> {
-        let lost = |error: hyper::Error| match error.is_parse() {
-            true => Failure::Unfit(format!("its answer is invalid: {}", text(&error))),
-            false => Failure::Lost(text(&error)),
-        };
-        match &mut self.sender {
-            Sender::Http1(sender) => {
-                sender.ready().await.map_err(lost)?;
-                let request = target.request(Version::HTTP_11).map_err(Failure::Unfit)?;
-                sender.send_request(request).await.map_err(lost)
-            }
-            Sender::Http2(sender) => {
-                sender.ready().await.map_err(lost)?;
-                let request = target.request(Version::HTTP_2).map_err(Failure::Unfit)?;
-                sender.send_request(request).await.map_err(lost)
+                Ok(Self::Http2(Http2Connection { sender, driver }))
             }
         }
+    }
+
+    /// Whether the endpoint has neither closed the connection nor sent anything unasked.
+    async fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Http1(stream) => http1_connection::is_quiet(&mut **stream).await,
+            Self::Http2(http2) => !http2.sender.is_closed(),
+        }
+    }
+}
+
+impl Http2Connection {
+    async fn send(&mut self, target: &CheckTarget) -> Result<Response<Incoming>, Failure> {
+        let lost = |error: hyper::Error| Failure::Lost(text(&error));
+        self.sender.ready().await.map_err(lost)?;
+        let request = target.http2_request().map_err(Failure::Unfit)?;
+        self.sender.send_request(request).await.map_err(lost)
     }
 }
 
 /// What an answer shows, and whether the check has read all of it.
 type Judged = (Result<(), String>, bool);
 
-async fn judge_http(check: &HttpCheck, status: u16, body: Incoming) -> Result<Judged, Failure> {
-    let (body, _, is_whole) = read(body).await?;
+fn judge(check: &HttpCheck, status: u16, body: &[u8]) -> Result<(), String> {
     if !check.status.has(status) {
-        return Ok((Err(format!("status {status}")), is_whole));
+        return Err(format!("status {status}"));
     }
-    let outcome = match &check.body {
-        Some(wanted) if memchr::memmem::find(&body, wanted.as_bytes()).is_none() => {
+    match &check.body {
+        Some(wanted) if memchr::memmem::find(body, wanted.as_bytes()).is_none() => {
             Err("its answer lacks the text in `body`".to_owned())
         }
         _ => Ok(()),
-    };
-    Ok((outcome, is_whole))
+    }
 }
 
 async fn judge_grpc(status: u16, fields: &HeaderMap, body: Incoming) -> Result<Judged, Failure> {
@@ -261,9 +265,6 @@ fn begin(bytes: &[u8], write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Re
 
 /// An error of the HTTP library with its cause.
 fn text(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        return "it closed the connection without an answer".to_owned();
-    }
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -7,6 +7,7 @@ mod checker;
 mod checks;
 mod ejection;
 mod grpc_health;
+mod http1_connection;
 mod success_rate;
 
 use std::collections::{BTreeMap, HashMap};
