@@ -31,7 +31,7 @@ impl CookiePlan {
     }
 
     /// A name that follows from the key of a marker and shows nothing of it: names in the file may have characters that
-    /// a cookie cannot have, and are nobody's business.
+    /// a cookie cannot have, and clients need not see them.
     pub(super) fn name(prefix: &str, marker: &Marker) -> Box<str> {
         let mark = marker.mark("cookie");
         let digits = mark.iter().take(8).map(|digit| char::from(*digit));
