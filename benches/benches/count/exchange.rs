@@ -88,7 +88,7 @@ const LIMIT: &str = "limit = \"10000000/s per ip, burst 7\"\n";
 /// Admits all, in batches.
 const LIMIT_BATCH: &str = "limit = \"10000000/s per ip\"\n";
 const CONCURRENCY: &str = "concurrency = \"100 per ip\"\n";
-pub(crate) const LISTENER: &str = "10.1.0.1:80";
+const LISTENER: &str = "10.1.0.1:80";
 pub(crate) const ENDPOINT: &str = SERVER;
 
 /// Bytes of a response body.
@@ -101,19 +101,29 @@ fn exchange(request: &'static [u8], start: fn(&World), times: u64) {
 
 /// Sends `times` requests, these in turn.
 pub(crate) fn exchange_in_turn(requests: Vec<Vec<u8>>, start: impl FnOnce(&World), times: u64) {
+    over_one_connection(start, serve, async move |mut peer| {
+        for request in requests.iter().cycle().take(times as usize) {
+            peer.send(request).await.expect("the connection stays open");
+            while !is_end(&recv(&mut peer).await.expect("a response")) {}
+        }
+    });
+}
+
+/// Runs a client on one connection to the core that `start` starts. The core's endpoint does what `serve` does.
+pub(crate) fn over_one_connection<F: Future<Output = ()> + 'static>(
+    start: impl FnOnce(&World),
+    serve: fn(Peer<Sim>) -> F,
+    client: impl AsyncFnOnce(Peer<Sim>) + 'static,
+) {
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
     world.set_steps_max(u64::MAX);
     let _endpoint = world.endpoint(&at(ENDPOINT), serve);
     start(&world);
-    let client = world.client();
+    let net = world.client();
     world.run(async move {
-        let connected = Peer::connect(&client, &at(LISTENER)).await;
-        let mut peer = connected.expect("the core listens");
-        for request in requests.iter().cycle().take(times as usize) {
-            peer.send(request).await.expect("the connection stays open");
-            while !is_end(&recv(&mut peer).await.expect("a response")) {}
-        }
+        let connected = Peer::connect(&net, &at(LISTENER)).await;
+        client(connected.expect("the core listens")).await;
     });
 }
 

@@ -3,11 +3,11 @@
 //! A call is a head and one DATA frame, the answer a head, one DATA frame and trailers. A batch of calls comes in one
 //! read, and all their answers go out in one write, as under load. As for other exchanges, a bare relay is the base.
 
-use weir::io::sim::{Faults, Peer, Sim, World, at};
+use weir::io::sim::{Peer, Sim, World};
 use weir_proto_h2::hpack::PseudoField;
 
 use crate::Case;
-use crate::exchange::{ENDPOINT, LISTENER, ROUTES, recv, relay, start_core};
+use crate::exchange::{ENDPOINT, ROUTES, over_one_connection, recv, relay, start_core};
 use crate::http2::{DATA, END_HEADERS, END_STREAM, Fields, FrameSource, HEADERS, frame};
 use crate::routing::{compile_for, endpoints};
 
@@ -70,15 +70,7 @@ fn proxy(world: &World) {
 
 /// Makes `times` calls over one connection, `batch` of them at once.
 fn calls(batch: u64, start: fn(&World), times: u64) {
-    let world = World::new(1);
-    world.set_faults(|faults| *faults = Faults::none());
-    world.set_steps_max(u64::MAX);
-    let _endpoint = world.endpoint(&at(ENDPOINT), serve);
-    start(&world);
-    let client = world.client();
-    world.run(async move {
-        let connected = Peer::connect(&client, &at(LISTENER)).await;
-        let mut peer = connected.expect("the core listens");
+    over_one_connection(start, serve, async move |mut peer| {
         let mut source = FrameSource::new(PSEUDO_FIELDS, FIELDS, END_HEADERS);
         let (mut out, mut answers) = (Vec::new(), Frames::default());
         source.first(&mut out);

@@ -14,7 +14,7 @@ use crate::policy::origin_pattern::{OriginPattern, OriginPatternKind};
 use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::value::field::is_token;
+use crate::value::field::{is_token, not_a_field_name};
 use crate::value::regex::RegexPattern;
 
 /// Which pages of other origins may read the answers of a route, and what they may send.
@@ -336,9 +336,7 @@ impl TextKind for CorsFieldText {
         match text {
             "*" => Err(star_stands_alone()),
             _ if is_token(text) => Ok(text.to_owned()),
-            _ => Err(Problem::new(format!(
-                "`{text}` is not the name of a header field"
-            ))),
+            _ => Err(not_a_field_name(text)),
         }
     }
 }

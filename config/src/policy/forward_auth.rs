@@ -12,7 +12,7 @@ use crate::decode::table::{frame, table};
 use crate::policy::level::{Origin, Place, Policy, Setting};
 use crate::text::diagnostic::{Code, Position};
 use crate::text::problem::Problem;
-use crate::value::field::is_token;
+use crate::value::field::{is_token, not_a_field_name};
 use crate::value::server_url::{ServerUrl, check_target};
 
 /// A server that Weir asks whether a request may pass.
@@ -257,7 +257,7 @@ impl TextKind for AuthFieldText {
         if is_token(text) && text != "*" {
             return Ok(text.to_owned());
         }
-        let problem = Problem::new(format!("`{text}` is not the name of a header field"));
+        let problem = not_a_field_name(text);
         Err(match text {
             "*" => problem.help("name each field, so that a client cannot send one of them itself"),
             _ => problem,

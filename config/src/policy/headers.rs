@@ -10,7 +10,7 @@ use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
 use crate::text::suggest::nearest;
-use crate::value::field::{FieldName, is_token, written_field};
+use crate::value::field::{FieldName, is_token, not_a_field_name, written_field};
 use crate::value::template::{ValuePiece, ValueTemplate, ValueTemplateText};
 use crate::value::variable::{Variable, find_nginx_variable};
 
@@ -153,9 +153,7 @@ enum Direction {
 /// Finds out whether rules may change a field.
 fn check_name(name: &str, direction: Direction) -> Result<(), Problem> {
     if !is_token(name) {
-        return Err(Problem::new(format!(
-            "`{name}` is not the name of a header field"
-        )));
+        return Err(not_a_field_name(name));
     }
     let lower = name.to_ascii_lowercase();
     if lower == "host" {

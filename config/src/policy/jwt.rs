@@ -18,7 +18,7 @@ use crate::text::problem::Problem;
 use crate::value::algorithm::JwtAlgorithm;
 use crate::value::cookie_name::CookieNameText;
 use crate::value::fetch_url::{FetchUrl, FetchUrlText};
-use crate::value::field::is_token;
+use crate::value::field::{is_token, not_a_field_name};
 use crate::value::file_path::{NamedFile, NamedFileKind};
 
 /// Tokens that requests must carry, by the issuers that the route trusts. Never empty; if there are several, each has
@@ -232,9 +232,7 @@ impl TextKind for TokenFieldText {
         ];
         let name = text.to_ascii_lowercase();
         if !is_token(text) {
-            return Err(Problem::new(format!(
-                "`{text}` is not the name of a header field"
-            )));
+            return Err(not_a_field_name(text));
         }
         if name == "cookie" {
             let problem = Problem::new("the field `Cookie` has many values");

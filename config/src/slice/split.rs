@@ -11,7 +11,7 @@ use crate::slice::upstream::UpstreamName;
 use crate::text::diagnostic::Code;
 use crate::text::problem::Problem;
 use crate::text::source::Span;
-use crate::value::field::is_token;
+use crate::value::field::{is_token, not_a_field_name};
 use crate::value::upstream_names::UpstreamNames;
 
 /// The most that one upstream's share may be.
@@ -84,9 +84,7 @@ impl TextKind for FieldNameText {
     fn parse(text: &str) -> Result<String, Problem> {
         match is_token(text) {
             true => Ok(text.to_ascii_lowercase()),
-            false => Err(Problem::new(format!(
-                "`{text}` is not the name of a header field"
-            ))),
+            false => Err(not_a_field_name(text)),
         }
     }
 }

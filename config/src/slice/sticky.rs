@@ -15,7 +15,7 @@ use crate::text::json::Json;
 use crate::text::problem::Problem;
 use crate::text::suggest::nearest;
 use crate::value::cookie_name::CookieNameText;
-use crate::value::field::is_token;
+use crate::value::field::{is_token, not_a_field_name};
 use crate::value::file_path::{NamedFile, NamedFileKind};
 
 /// What keeps a client at an endpoint.
@@ -115,9 +115,7 @@ impl TextKind for StickyText {
         if let Some(name) = text.strip_prefix("header:") {
             return match is_token(name) {
                 true => Ok(Sticky::Header(name.to_ascii_lowercase())),
-                false => Err(Problem::new(format!(
-                    "`{name}` is not the name of a header field"
-                ))),
+                false => Err(not_a_field_name(name)),
             };
         }
         let problem = Problem::new(format!("`{text}` does not keep a client at an endpoint"));

@@ -60,6 +60,11 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_octet)
 }
 
+/// What is said of a text that is no token (RFC 9110, section 5.6.2).
+pub(crate) fn not_a_field_name(text: &str) -> Problem {
+    Problem::new(format!("`{text}` is not the name of a header field"))
+}
+
 /// Makes names of header fields lower case. Reports and leaves out malformed and repeated names.
 pub(crate) fn check_header_names<T>(
     entries: Vec<NamedEntry<T>>,
@@ -70,7 +75,7 @@ pub(crate) fn check_header_names<T>(
     for NamedEntry { name, value } in entries {
         let lower = name.value.to_ascii_lowercase();
         if !is_token(&lower) {
-            let message = format!("`{}` is not the name of a header field", name.value);
+            let message = not_a_field_name(&name.value).message;
             cx.error(Code::BadValue, name.span, message);
         } else if let Some(first) = lines.insert(lower.clone(), cx.line(&name.span)) {
             let message = format!("header field `{lower}` occurs twice");

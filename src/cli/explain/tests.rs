@@ -43,6 +43,15 @@ fn explain(plan: &Plan, question: &Question) -> Result<String, String> {
     super::explain((plan, &EndpointSets::default()), question)
 }
 
+/// A GET that says nothing of its client.
+fn get(url: &str) -> Question {
+    Question {
+        method: "GET".to_owned(),
+        url: url.to_owned(),
+        ..Question::default()
+    }
+}
+
 fn failures(config: &weir_config::Config, plan: &Plan) -> Vec<String> {
     let failed = plan.run_tests(config);
     failed.iter().map(ToString::to_string).collect()
@@ -59,10 +68,7 @@ fn ask(method: &str, url: &str, headers: &[&str]) -> Result<String, String> {
             method,
             url,
             headers,
-            client_cert: Vec::new(),
-            client_ip: None,
-            claims: Vec::new(),
-            all: false,
+            ..Question::default()
         },
     )
 }
@@ -249,15 +255,7 @@ upstream = "app"
             "because    route `strict` has encoded_slash = \"refuse\"",
         ),
     ] {
-        let question = Question {
-            method: "GET".into(),
-            url: format!("http://a{target}"),
-            headers: Vec::new(),
-            client_cert: Vec::new(),
-            client_ip: None,
-            claims: Vec::new(),
-            all: false,
-        };
+        let question = get(&format!("http://a{target}"));
         let text = explain(&plan, &question).unwrap();
         assert!(text.contains(expected), "{target}: {text}");
     }
@@ -378,15 +376,7 @@ fn routes_of_other_hosts_are_counted_without_all() {
         ));
     }
     let plan = plan(&file).1;
-    let question = Question {
-        method: "GET".into(),
-        url: "http://x/healthz".into(),
-        headers: Vec::new(),
-        client_cert: Vec::new(),
-        client_ip: None,
-        claims: Vec::new(),
-        all: false,
-    };
+    let question = get("http://x/healthz");
     let text = explain(&plan, &question).unwrap();
     assert!(text.contains("    23 more; --all lists them\n"), "{text}");
     let text = explain(
@@ -522,11 +512,8 @@ status = 404
     let question = Question {
         method: "GET".into(),
         url: "http://x/".into(),
-        headers: Vec::new(),
         client_cert: vec!["DNS:a.example.com".into()],
-        client_ip: None,
-        claims: Vec::new(),
-        all: false,
+        ..Question::default()
     };
     let text = explain(&plan, &question).unwrap();
     assert!(text.contains("route      partners"), "{text}");
@@ -566,15 +553,7 @@ status = 200
             "line 13: test `GET http://x/`: expected route `/*`, but the listener redirects it to https (308, `redirect_https`)"
         ]
     );
-    let question = Question {
-        method: "GET".to_owned(),
-        url: "http://x/a?b=c".to_owned(),
-        headers: Vec::new(),
-        client_cert: Vec::new(),
-        client_ip: None,
-        claims: Vec::new(),
-        all: false,
-    };
+    let question = get("http://x/a?b=c");
     let client_cert = vec!["partner.pem".to_owned()];
     let wrong = Question {
         client_cert,
@@ -644,10 +623,7 @@ fn explain_names_dropped_fields() {
         method: "GET".to_owned(),
         url: "http://api.example.com:8080/v1/x".to_owned(),
         headers: vec![line.to_owned()],
-        client_cert: Vec::new(),
-        client_ip: None,
-        claims: Vec::new(),
-        all: false,
+        ..Question::default()
     };
     let text = |line| explain(&plan(&file).1, &question(line)).unwrap();
     assert!(!text("X-Forwarded-For: 192.0.2.1").contains("dropped"));
@@ -818,15 +794,7 @@ fn a_listener_without_http_takes_no_request() {
             "listener   none on port 80; no listener reads HTTP\n",
         ),
     ] {
-        let question = Question {
-            method: "GET".to_owned(),
-            url: url.to_owned(),
-            headers: Vec::new(),
-            client_cert: Vec::new(),
-            client_ip: None,
-            claims: Vec::new(),
-            all: false,
-        };
+        let question = get(url);
         let text = explain(&plan, &question).unwrap();
         assert!(text.contains(expected), "{text}");
     }
