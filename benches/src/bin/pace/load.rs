@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -86,9 +87,18 @@ impl Load {
         })
     }
 
-    pub(crate) fn run(mut self) -> Result<Report, Box<dyn Error>> {
-        if self.options.idle > 0 {
+    /// Runs the load. The threads begin it `together`; the first of them prints the events.
+    ///
+    /// # Errors
+    /// Why it could not run to its end.
+    pub(crate) fn run(mut self, together: &Barrier) -> Result<Report, Box<dyn Error>> {
+        let has_idle = self.options.idle > 0;
+        if has_idle {
             self.open_idle()?;
+        }
+        together.wait();
+        if has_idle {
+            self.print("idle");
             std::thread::sleep(self.options.settle);
         }
         self.phase = Phase::Load;
@@ -106,10 +116,10 @@ impl Load {
             let now_ns = self.now_ns();
             if !started && now_ns >= window.start_ns {
                 started = true;
-                println!("{{\"event\":\"start\"}}");
+                self.print("start");
             }
             if now_ns >= window.end_ns {
-                println!("{{\"event\":\"end\"}}");
+                self.print("end");
                 self.report.seconds = (now_ns - window.start_ns) as f64 / 1e9;
                 break;
             }
@@ -153,10 +163,6 @@ impl Load {
                 )));
             }
         }
-        println!(
-            "{{\"event\":\"idle\",\"connections\":{}}}",
-            self.options.idle
-        );
         Ok(())
     }
 
@@ -321,6 +327,12 @@ impl Load {
         unsent
     }
 
+    fn print(&self, event: &str) {
+        if self.options.thread == 0 {
+            println!("{{\"event\":\"{event}\"}}");
+        }
+    }
+
     fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
     }
@@ -350,9 +362,12 @@ impl Schedule {
     fn new(options: &Options, begin_ns: u64) -> Self {
         Self {
             interval_ns: options.rate.map(|rate| 1e9 / rate),
-            random: options.poisson.then_some(Random(0x9E37_79B9_7F4A_7C15)),
+            random: options
+                .poisson
+                .then_some(Random(0x9E37_79B9_7F4A_7C15 + options.thread as u64)),
             begin_ns: begin_ns as f64,
-            next: 0.0,
+            // The threads' requests alternate.
+            next: options.thread as f64 / options.threads as f64,
         }
     }
 

@@ -5,8 +5,8 @@
 //! Without `--rate`, every connection sends its next request as soon as it has the response
 //! (saturation).
 //!
-//! It uses one thread and one epoll set. It prints a JSON line for each event; the last line is the
-//! result.
+//! Each thread has one epoll set and an equal part of the load. It prints a JSON line for each event;
+//! the last line is the result.
 
 #![forbid(unsafe_code)]
 
@@ -17,14 +17,16 @@ mod stream;
 
 use std::error::Error;
 use std::num::NonZeroU64;
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use weir_benches::net::{self, Address};
 
 use crate::load::Load;
+use crate::report::Report;
 
 const HELP: &str = "\
-pace: a load generator that keeps to its schedule (HTTP/1.1, one thread, also over TLS)
+pace: a load generator that keeps to its schedule (HTTP/1.1, also over TLS)
 
 usage: pace [options] http[s]://HOST:PORT/PATH
 
@@ -43,6 +45,7 @@ usage: pace [options] http[s]://HOST:PORT/PATH
   --tls12            use TLS 1.2 instead of 1.3
   --header 'N: V'    add a request header; may be repeated
   --in-turn FILE     give each request the next line of FILE as a header
+  --threads N        threads that share the connections and the rate (1)
 
 It prints {\"event\":\"idle\"}, {\"event\":\"start\"} and {\"event\":\"end\"} as they happen, then
 one line with requests, errors, rate and latencies in microseconds.
@@ -50,7 +53,7 @@ Exit code: 0, or 1 if no request got a response, or 2 if it could not start.
 ";
 
 /// The options of the command line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) address: Address,
     /// The heads, which requests take in turn.
@@ -66,6 +69,25 @@ pub(crate) struct Options {
     pub(crate) idle: usize,
     pub(crate) settle: Duration,
     pub(crate) tls: Option<stream::TlsOptions>,
+    pub(crate) threads: usize,
+    /// The thread whose part of the load this is.
+    pub(crate) thread: usize,
+}
+
+impl Options {
+    /// The part of one thread. All parts together are the whole load.
+    fn part(&self, thread: usize) -> Self {
+        let share =
+            |whole: usize| whole * (thread + 1) / self.threads - whole * thread / self.threads;
+        let mut part = self.clone();
+        part.thread = thread;
+        part.connections = share(self.connections);
+        part.idle = share(self.idle);
+        part.rate = self.rate.map(|rate| rate / self.threads as f64);
+        let turn = self.requests.len() * thread / self.threads;
+        part.requests.rotate_left(turn);
+        part
+    }
 }
 
 fn main() -> std::process::ExitCode {
@@ -100,9 +122,23 @@ fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     }
     // Otherwise timers fire up to 50 us late, which would count as latency.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
-    let report = Load::new(options)?.run()?;
-    println!("{}", report.line());
-    Ok(report.requests > 0)
+    let together = Arc::new(Barrier::new(options.threads));
+    let (sender, reports) = mpsc::channel();
+    for thread in 0..options.threads {
+        let (part, together, sender) =
+            (options.part(thread), Arc::clone(&together), sender.clone());
+        std::thread::spawn(move || {
+            let report = Load::new(part).and_then(|load| load.run(&together));
+            let _ = sender.send(report.map_err(|error| error.to_string()));
+        });
+    }
+    let mut whole = Report::new()?;
+    for _ in 0..options.threads {
+        // The first error ends the process, although other threads may wait for the failed one.
+        whole.add(&reports.recv()??)?;
+    }
+    println!("{}", whole.line());
+    Ok(whole.requests > 0)
 }
 
 fn options() -> Result<Option<Options>, Box<dyn Error>> {
@@ -129,12 +165,16 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     let (resume, is_12) = (args.contains("--resume"), args.contains("--tls12"));
     let headers: Vec<String> = args.values_from_str("--header")?;
     let in_turn: Option<String> = args.opt_value_from_str("--in-turn")?;
+    let threads = args.opt_value_from_str("--threads")?.unwrap_or(1);
     let url: String = args.free_from_str()?;
     if let Some(extra) = args.finish().first() {
         return Err(format!("unknown argument {}", extra.to_string_lossy()).into());
     }
     if connections == 0 || rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
         return Err("--connections and --rate must be greater than 0".into());
+    }
+    if threads == 0 || threads > connections {
+        return Err("--threads must be at least 1 and at most --connections".into());
     }
     let (is_tls, host, path) = split_url(&url)?;
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -171,6 +211,8 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         idle,
         settle,
         tls,
+        threads,
+        thread: 0,
     }))
 }
 

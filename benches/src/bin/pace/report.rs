@@ -1,6 +1,6 @@
 //! The result of a run, as one line.
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{AdditionError, Histogram};
 
 /// Longer latencies count as this long.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -39,6 +39,21 @@ impl Report {
 
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.latencies_ns.saturating_record(latency_ns);
+    }
+
+    /// Adds what another thread measured at the same time.
+    ///
+    /// # Errors
+    /// None, as all histograms have the same bounds.
+    pub(crate) fn add(&mut self, other: &Self) -> Result<(), AdditionError> {
+        self.requests += other.requests;
+        self.answers += other.answers;
+        self.errors += other.errors;
+        self.unsent += other.unsent;
+        self.reconnects += other.reconnects;
+        self.idle_lost += other.idle_lost;
+        self.seconds = self.seconds.max(other.seconds);
+        self.latencies_ns.add(&other.latencies_ns)
     }
 
     /// The result as a line of JSON, with latencies in microseconds.

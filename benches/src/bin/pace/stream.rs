@@ -121,7 +121,7 @@ fn moved(moved: Result<Transfer, Errno>) -> io::Result<usize> {
 }
 
 /// Options of TLS. Any certificate is accepted, because only speed is measured.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TlsOptions {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,

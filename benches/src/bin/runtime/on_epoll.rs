@@ -12,7 +12,7 @@ use crate::{BUFFER_BYTES, RESPONSE, Service};
 const LISTENER: u64 = u64::MAX;
 
 pub(crate) fn serve(listen: SocketAddr, service: Service) -> Result<(), Box<dyn Error>> {
-    let listener = Address::Tcp(listen).listen()?;
+    let listener = Address::Tcp(listen).listen(false)?;
     let mut server = Server {
         poll: Poll::new()?,
         sockets: Vec::new(),
