@@ -135,6 +135,14 @@ impl<N: Net> Rx for WireRx<N> {
         }
     }
 
+    #[inline]
+    fn expect_silence(&mut self) {
+        // A TLS connection ends with a wait for the client's end, so it needs the watch anyway.
+        if let Self::Plain(rx) = self {
+            rx.expect_silence();
+        }
+    }
+
     fn wake_later(&mut self, cx: &Context<'_>) {
         match self {
             Self::Plain(rx) => rx.wake_later(cx),
@@ -178,6 +186,13 @@ impl<N: Net> Tx for WireTx<N> {
         match self {
             Self::Plain(tx) => tx.poll_send(cx),
             Self::Tls(tx) => tx.poll_send(cx),
+        }
+    }
+
+    fn hold_for_end(&mut self) {
+        match self {
+            Self::Plain(tx) => tx.hold_for_end(),
+            Self::Tls(tx) => tx.hold_for_end(),
         }
     }
 

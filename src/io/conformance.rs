@@ -1,6 +1,8 @@
 //! The promises of the seam, as programs that run in every world: in the simulator under hundreds of seeds, and on
 //! io_uring over loopback with either driver. If only one world keeps a promise, the others have a bug.
 
+#[path = "conformance/hints.rs"]
+mod hints;
 #[path = "conformance/passing.rs"]
 mod passing;
 
@@ -18,6 +20,7 @@ use crate::io::sim::{self, End, Peer, Rng, Sim};
 use crate::io::{Address, Bell, Connection, Instant, ListenSocket, Net, Rx, SocketOrigin, Tx};
 use crate::io::{ring, uring};
 
+use hints::{bytes_held_for_the_end_arrive, unexpected_news_is_noticed};
 use passing::{
     bytes_in_a_pipe_end_with_their_connection, bytes_that_pass_keep_their_place,
     passing_bytes_do_not_hide_a_reset,
@@ -200,6 +203,8 @@ in_all_worlds! {
     bytes_that_pass_keep_their_place
     passing_bytes_do_not_hide_a_reset
     bytes_in_a_pipe_end_with_their_connection
+    bytes_held_for_the_end_arrive
+    unexpected_news_is_noticed
 }
 
 // monoio does not keep this promise yet.

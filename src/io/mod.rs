@@ -43,6 +43,9 @@ pub use inherited::take_inherited;
 pub use os::{Doorbell, ListenSocket, PackedConnection, SharedSocket, SocketOrigin, bound_unsent};
 pub use zeroed::zeroed_words;
 
+#[cfg(doc)]
+use crate::limits::SILENCE_MS;
+
 /// A point in time, in nanoseconds on the monotonic clock. All cores count from the same time, but a core knows only the
 /// time at which an event last woke it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -260,6 +263,10 @@ pub trait Rx: 'static {
     /// Hints how many bytes the caller expects, so that bulk bodies land in large blocks.
     fn expect(&mut self, bytes: usize);
 
+    /// Hints that the next poll expects neither bytes nor an end. If it finds none, it may learn up to [`SILENCE_MS`]
+    /// too late of those that come.
+    fn expect_silence(&mut self) {}
+
     /// Wakes the task once the core has checked its I/O and run every ready task. A task that could go on but has used
     /// up its share calls this and returns `Pending`. If the task woke itself instead, it would starve all I/O.
     fn wake_later(&mut self, cx: &Context<'_>);
@@ -288,6 +295,10 @@ pub trait Tx: 'static {
     /// Sends the queued bytes. Ready once the kernel has taken all of them. An error repeats on every later call.
     /// Sending makes progress only while the caller polls; dropping a poll loses nothing.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Lets the system hold the last queued bytes back until the end follows them, so that both leave in one segment.
+    /// The caller drops the half, or finishes it, as soon as [`Tx::poll_send`] is ready.
+    fn hold_for_end(&mut self) {}
 
     /// Frees what only a busy connection needs. Call it when nothing will be sent for a while.
     fn rest(&mut self) {}

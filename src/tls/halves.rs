@@ -271,6 +271,10 @@ impl<T: Tx> Tx for TlsTx<T> {
         self.session.borrow_mut().poll_send(cx)
     }
 
+    fn hold_for_end(&mut self) {
+        self.session.borrow_mut().raw.hold_for_end();
+    }
+
     fn rest(&mut self) {
         self.session.borrow_mut().rest();
     }

@@ -187,6 +187,7 @@ impl<N: Net> DownstreamConnection<N> {
     /// The connection has broken.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>, core: &Core<N>) -> Result<(), Fault> {
         while !self.has_ended && self.wire.inbox.bytes().len() < BLOCK_BYTES[0] {
+            self.wire.rx.expect_silence();
             match self.wire.poll_fill(cx, core.net.pool()) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(has_more)) => self.has_ended = !has_more,
@@ -283,6 +284,9 @@ impl<N: Net> DownstreamConnection<N> {
 
     /// Ends the response.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
+        if !self.machine.request().keeps_alive {
+            self.wire.out.tx.hold_for_end();
+        }
         let ended = self.wire.out.end(self.machine.sender(), trailers);
         ended.map_err(|_| overrun())
     }

@@ -36,7 +36,7 @@ impl Datagrams for RingDatagrams {
     ) -> Poll<io::Result<()>> {
         let socket = &self.socket;
         loop {
-            if !socket.may_receive(cx) {
+            if !socket.may_receive(cx, false) {
                 return Poll::Pending;
             }
             let batches = &socket.driver.datagrams;

@@ -1,25 +1,27 @@
 //! The driver: the ring, what Weir asks of it, what it reports, and the loop around it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use io_uring::types::{Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::super::Pool;
 use super::super::clock::Clock;
 use super::super::datagram_batch::DatagramBatch;
 use super::super::pipe::Pipes;
+use super::super::{Instant, Pool};
 use super::listener::ListenerState;
 use super::sleep_queue::SleepQueue;
 use super::socket::RingSocket;
 use super::tasks::{ROOT, Tasks};
-use crate::limits::{LOOP_WAKES_MAX, RING_COMPLETIONS, RING_SUBMISSIONS};
+use crate::limits::{LOOP_WAKES_MAX, RING_COMPLETIONS, RING_SUBMISSIONS, SILENCE_MS};
 
 /// What an operation waits for. The ring only reports that a descriptor is ready or that a time has come, so Weir never
 /// lends memory to the kernel.
@@ -134,6 +136,8 @@ pub(super) struct Driver {
     in_flight: Cell<usize>,
     /// Tasks that have used up their share of this turn and continue in the next.
     later: RefCell<Vec<Waker>>,
+    /// Receive watches that are started later, with the time for each, the earliest first. Most are gone by then.
+    later_watches: RefCell<VecDeque<(Instant, OperationKey)>>,
     /// The kernel reads this when a timeout is submitted.
     timespec: Cell<Timespec>,
 }
@@ -191,6 +195,7 @@ impl Driver {
             owners: OwnerTable::default(),
             in_flight: Cell::new(0),
             later: RefCell::default(),
+            later_watches: RefCell::default(),
             timespec: Cell::new(Timespec::new()),
         };
         Ok(Rc::new(driver))
@@ -223,6 +228,7 @@ impl Driver {
     /// Runs one turn: submits new entries, waits if there is nothing else to do, and handles completions.
     fn turn(&self) -> io::Result<()> {
         let has_work = self.tasks.queued() > 0 || !self.later.borrow().is_empty();
+        self.start_later_watches();
         self.arm_time();
         self.enter(usize::from(!has_work))?;
         self.turn.set(self.turn.get().wrapping_add(1));
@@ -338,6 +344,25 @@ impl Driver {
         self.push(poll.build().user_data(key.name(kind)));
     }
 
+    /// Starts a receive watch in [`SILENCE_MS`].
+    pub(super) fn watch_later(&self, key: OperationKey) {
+        let at = self.clock.now() + Duration::from_millis(SILENCE_MS);
+        self.later_watches.borrow_mut().push_back((at, key));
+    }
+
+    /// Starts the watches whose time has come, on those sockets that still exist.
+    fn start_later_watches(&self) {
+        let mut watches = self.later_watches.borrow_mut();
+        while let Some(&(at, key)) = watches.front()
+            && at <= self.clock.now()
+        {
+            watches.pop_front();
+            if let Some(OperationOwner::Socket(socket)) = self.owners.get(key) {
+                socket.watch_now();
+            }
+        }
+    }
+
     /// Cancels a watch. Its last completion is still to come.
     pub(super) fn forget(&self, key: OperationKey, kind: OperationKind) {
         let cancel = opcode::AsyncCancel::new(key.name(kind)).build();
@@ -358,9 +383,10 @@ impl Driver {
         self.later.borrow_mut().push(cx.waker().clone());
     }
 
-    /// Submits a timeout for the next sleep, unless an earlier one is already armed.
+    /// Submits a timeout for the next sleep or later watch, unless an earlier one is already armed.
     fn arm_time(&self) {
-        let Some(wait) = self.sleeps.next_timeout(self.clock.now()) else {
+        let watch = self.later_watches.borrow().front().map(|&(at, _)| at);
+        let Some(wait) = self.sleeps.next_timeout(self.clock.now(), watch) else {
             return;
         };
         self.timespec.set(Timespec::from(wait));

@@ -1,6 +1,7 @@
 //! The receiving half.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +19,8 @@ pub struct RingRx {
     pub(super) bell: Option<Arc<DoorbellState>>,
     ended: Option<io::ErrorKind>,
     size: ReceiveSize,
+    /// The next poll expects nothing.
+    is_patient: bool,
 }
 
 impl RingRx {
@@ -27,6 +30,7 @@ impl RingRx {
             bell: None,
             ended: None,
             size: ReceiveSize::default(),
+            is_patient: false,
         }
     }
 
@@ -38,7 +42,7 @@ impl RingRx {
         at_most: usize,
     ) -> Poll<usize> {
         while self.ended.is_none() {
-            if !self.socket.may_receive(cx) {
+            if !self.socket.may_receive(cx, false) {
                 return Poll::Pending;
             }
             match pipe.fill(self.socket.fd(), at_most) {
@@ -66,6 +70,7 @@ impl RingRx {
 
 impl Rx for RingRx {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        let is_patient = mem::take(&mut self.is_patient);
         loop {
             if let Some(kind) = self.ended {
                 // A relay must send the bytes it has before it learns that no more will come.
@@ -78,7 +83,7 @@ impl Rx for RingRx {
                     kind => Err(kind.into()),
                 });
             }
-            if !self.socket.may_receive(cx) {
+            if !self.socket.may_receive(cx, is_patient) {
                 return Poll::Pending;
             }
             let mut filling = self.socket.driver.pool.filling(self.size.bytes());
@@ -116,6 +121,11 @@ impl Rx for RingRx {
 
     fn expect(&mut self, bytes: usize) {
         self.size = ReceiveSize::for_bytes(bytes);
+    }
+
+    #[inline]
+    fn expect_silence(&mut self) {
+        self.is_patient = true;
     }
 
     fn wake_later(&mut self, cx: &Context<'_>) {

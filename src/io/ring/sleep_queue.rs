@@ -23,9 +23,11 @@ pub(super) struct SleepQueue {
 }
 
 impl SleepQueue {
-    /// How long from `now` until the next sleep ends, if that needs a new kernel timeout.
-    pub(super) fn next_timeout(&self, now: Instant) -> Option<Duration> {
-        let (&(at, _), _) = self.sleepers.borrow().first_key_value()?;
+    /// How long from `now` until the next sleep ends or until `other`, if that needs a new kernel timeout.
+    pub(super) fn next_timeout(&self, now: Instant, other: Option<Instant>) -> Option<Duration> {
+        let sleepers = self.sleepers.borrow();
+        let first = sleepers.first_key_value().map(|(&(at, _), _)| at);
+        let at = first.into_iter().chain(other).min()?;
         let mut armed = self.armed.borrow_mut();
         if at == Instant::NEVER || armed.last().is_some_and(|&last| last <= at) {
             return None;
@@ -118,35 +120,39 @@ mod tests {
             let mut sleepers = sleeps.sleepers.borrow_mut();
             sleepers.insert((Instant(at), 0), Waker::noop().clone());
         };
-        assert_eq!(sleeps.next_timeout(Instant(0)), None);
+        assert_eq!(sleeps.next_timeout(Instant(0), None), None);
         sleep(u64::MAX);
         assert_eq!(
-            sleeps.next_timeout(Instant(0)),
+            sleeps.next_timeout(Instant(0), None),
             None,
             "a sleep without an end needs no timeout"
         );
         sleep(500);
         assert_eq!(
-            sleeps.next_timeout(Instant(100)),
+            sleeps.next_timeout(Instant(100), None),
             Some(Duration::from_nanos(400))
         );
-        assert_eq!(sleeps.next_timeout(Instant(100)), None, "already armed");
+        assert_eq!(
+            sleeps.next_timeout(Instant(100), None),
+            None,
+            "already armed"
+        );
         sleep(300);
         assert_eq!(
-            sleeps.next_timeout(Instant(100)),
+            sleeps.next_timeout(Instant(100), None),
             Some(Duration::from_nanos(200))
         );
         assert!(!sleeps.fire(Instant(299)));
         sleeps.timeout_fired();
         assert!(sleeps.fire(Instant(300)));
         assert_eq!(
-            sleeps.next_timeout(Instant(300)),
+            sleeps.next_timeout(Instant(300), None),
             None,
             "500 is still armed"
         );
         sleeps.timeout_fired();
         assert_eq!(
-            sleeps.next_timeout(Instant(499)),
+            sleeps.next_timeout(Instant(499), None),
             Some(Duration::from_nanos(1)),
             "it fired too early, so it is armed again"
         );

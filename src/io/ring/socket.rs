@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use super::super::os::reset;
+use super::super::os::{reset, shut};
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
 use crate::limits::LOOP_BYTES_MAX;
+#[cfg(doc)]
+use crate::limits::SILENCE_MS;
 
 /// A connected socket. It is one allocation of about 100 bytes, freed when both halves and all its watches are gone.
 pub(super) struct RingSocket {
@@ -25,6 +27,8 @@ pub(super) struct RingSocket {
     watches: Cell<u8>,
     watches_receive: Cell<bool>,
     watches_send: Cell<bool>,
+    /// The driver starts the receive watch later.
+    watches_later: Cell<bool>,
     /// A receive may succeed. After a receive clears this, the watch reports when it changes.
     pub(super) readable: Cell<bool>,
     /// A send may succeed.
@@ -35,6 +39,8 @@ pub(super) struct RingSocket {
     pub(super) broken: Cell<bool>,
     /// The connection must end in a reset.
     pub(super) aborting: Cell<bool>,
+    /// The kernel holds the last bytes back until the connection ends.
+    pub(super) holds_back: Cell<bool>,
     /// The socket has received, sent or waited.
     pub(super) used: Cell<bool>,
 }
@@ -56,11 +62,13 @@ impl RingSocket {
                 watches: Cell::new(0),
                 watches_receive: Cell::new(false),
                 watches_send: Cell::new(false),
+                watches_later: Cell::new(false),
                 readable: Cell::new(readable),
                 writable: Cell::new(true),
                 has_end: Cell::new(false),
                 broken: Cell::new(false),
                 aborting: Cell::new(false),
+                holds_back: Cell::new(false),
                 used: Cell::new(false),
             });
             made = Some(socket.clone());
@@ -73,8 +81,9 @@ impl RingSocket {
         self.fd.get()
     }
 
-    /// Whether a receive may succeed now. If not, the task wakes when that changes.
-    pub(super) fn may_receive(&self, cx: &Context<'_>) -> bool {
+    /// Whether a receive may succeed now. If not, the task wakes when that changes, or up to [`SILENCE_MS`] later if
+    /// `is_patient`.
+    pub(super) fn may_receive(&self, cx: &Context<'_>, is_patient: bool) -> bool {
         self.used.set(true);
         let is_spent = self.has_received_now() && self.spent.get() >= LOOP_BYTES_MAX;
         if self.readable.get() && !is_spent {
@@ -85,6 +94,15 @@ impl RingSocket {
             return false;
         }
         remember(&self.receiver, cx);
+        if !is_patient {
+            self.watch_receive();
+        } else if !self.watches_receive.get() && !self.watches_later.replace(true) {
+            self.driver.watch_later(self.key);
+        }
+        false
+    }
+
+    fn watch_receive(&self) {
         if !self.watches_receive.replace(true) {
             // A lasting watch costs a cancellation at the end, which connections for a single request avoid.
             let watches = self.watches.get();
@@ -92,7 +110,14 @@ impl RingSocket {
             self.driver
                 .watch(self.key, OperationKind::Receive, self.fd(), watches > 0);
         }
-        false
+    }
+
+    /// Starts the receive watch that a patient receive has put off.
+    pub(super) fn watch_now(&self) {
+        self.watches_later.set(false);
+        if self.fd() >= 0 && !self.readable.get() {
+            self.watch_receive();
+        }
     }
 
     /// Whether the socket has received in this turn.
@@ -178,6 +203,9 @@ impl RingSocket {
         if fd >= 0 {
             if self.aborting.get() {
                 reset(fd);
+            } else if self.holds_back.get() {
+                // A close alone would discard the bytes if the peer has sent some that Weir has not read.
+                shut(fd, libc::SHUT_WR);
             }
             // SAFETY: the descriptor belongs to this socket, and nothing uses it after this.
             unsafe { libc::close(fd) };

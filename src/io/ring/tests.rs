@@ -10,7 +10,9 @@ use std::task::Poll;
 
 use super::*;
 use crate::io::{Chunk, Rx, SocketOrigin};
-use crate::limits::{ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, LOOP_BYTES_MAX, RING_COMPLETIONS};
+use crate::limits::{
+    ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, LOOP_BYTES_MAX, RING_COMPLETIONS, SILENCE_MS,
+};
 
 type Halves = (RingRx, RingTx);
 
@@ -186,6 +188,55 @@ fn an_end_is_reported_in_a_later_turn_than_the_last_bytes() {
             assert!(b"the last".starts_with(&got[..]));
             assert!(turns.is_sorted_by(|a, b| a < b), "{turns:?}");
         }
+    })
+    .unwrap();
+}
+
+/// A connection for one request ends before its client is watched, so it costs no operation of the ring.
+#[test]
+fn a_patient_receive_starts_its_watch_late() {
+    run(|net| async move {
+        let ((mut rx, _tx), mut plain) = with_plain(&net).await;
+        let in_flight = net.driver.in_flight();
+        let begun = net.now();
+        rx.expect_silence();
+        assert!(has_nothing(&mut rx).await);
+        net.sleep_until(begun + Duration::from_micros(100)).await;
+        assert_eq!(net.driver.in_flight(), in_flight);
+        plain.write_all(b"unexpected").unwrap();
+        // The loop wakes for the watch although no task sleeps.
+        let news = poll_fn(|cx| {
+            rx.expect_silence();
+            rx.poll_recv(cx)
+        });
+        assert_eq!(&news.await.unwrap().unwrap()[..], b"unexpected");
+        assert!(net.now().since(begun) >= Duration::from_millis(SILENCE_MS));
+        // A receive that expects bytes does not wait.
+        rx.expect_silence();
+        assert!(has_nothing(&mut rx).await && has_nothing(&mut rx).await);
+        let begun = net.now();
+        plain.write_all(b"expected").unwrap();
+        assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"expected");
+        assert!(net.now().since(begun) < Duration::from_millis(SILENCE_MS));
+        rx.expect_silence();
+        assert!(has_nothing(&mut rx).await);
+    })
+    .unwrap();
+}
+
+/// A close with unread bytes is a reset, which must not destroy an answer that the kernel has taken.
+#[test]
+fn bytes_held_for_the_end_survive_unread_ones() {
+    run(|net| async move {
+        let ((rx, mut tx), mut plain) = with_plain(&net).await;
+        plain.write_all(b"unread").unwrap();
+        tx.hold_for_end();
+        tx.push(net.pool().copy(b"answer"));
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+        drop((rx, tx));
+        let mut got = [0; 6];
+        plain.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"answer");
     })
     .unwrap();
 }

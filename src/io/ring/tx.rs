@@ -81,7 +81,7 @@ impl RingTx {
         let Some(queue) = &mut self.queue else {
             return Poll::Ready(());
         };
-        match queue.send(self.socket.fd()) {
+        match queue.send(self.socket.fd(), self.socket.holds_back.get()) {
             // A partial send means that there is no more room.
             Ok(false) => self.mark_full(),
             Ok(true) => self.full = None,
@@ -104,8 +104,9 @@ impl SendQueue {
         self.bytes + self.pipe.as_ref().map_or(0, Pipe::len)
     }
 
-    /// Sends the next part. Returns whether the kernel took all of it.
-    fn send(&mut self, fd: i32) -> io::Result<bool> {
+    /// Sends the next part. Returns whether the kernel took all of it. If `holds_back`, the kernel may wait for the end
+    /// before it sends the last bytes.
+    fn send(&mut self, fd: i32, holds_back: bool) -> io::Result<bool> {
         let ahead = if self.pipe.is_some() {
             self.ahead
         } else {
@@ -121,8 +122,8 @@ impl SendQueue {
         }
         let n = ahead.min(SEND_CHUNKS_MAX);
         let mut flags = libc::MSG_NOSIGNAL;
-        if self.pipe.is_some() || n < ahead {
-            // Lets the chunks leave in one segment with the bytes behind them.
+        if self.pipe.is_some() || n < ahead || holds_back {
+            // Lets the chunks leave in one segment with what is behind them.
             flags |= libc::MSG_MORE;
         }
         let (wanted, sent) = send(fd, self.chunks.iter().take(n), flags)?;
@@ -195,6 +196,10 @@ impl Tx for RingTx {
         }
     }
 
+    fn hold_for_end(&mut self) {
+        self.socket.holds_back.set(true);
+    }
+
     fn rest(&mut self) {
         if self.queued() == 0 {
             (self.queue, self.full) = (None, None);
@@ -206,6 +211,7 @@ impl Tx for RingTx {
     }
 
     fn finish(&mut self) {
+        self.socket.holds_back.set(false);
         shut(self.socket.fd(), libc::SHUT_WR);
     }
 

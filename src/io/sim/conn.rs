@@ -47,6 +47,8 @@ struct SimPipe {
     fin: Fin,
     /// The next arrival is scheduled.
     moving: bool,
+    /// The bytes on the wire wait for the end.
+    held_back: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -134,6 +136,8 @@ impl Conn {
         if let Stage::Idle = self.ends[side].send.stage {
             env.begun += 1;
             self.ends[side].send.stage = Stage::Armed(bytes());
+            self.pipes[side].held_back = false;
+            self.kick_wire(env, side);
             if env.rng.chance(self.faults.immediate_permille) {
                 self.complete_send(env, side);
             } else {
@@ -162,10 +166,10 @@ impl Conn {
     pub(super) fn on_arrive(&mut self, env: &mut Env, side: Side) {
         let peer = 1 - side;
         self.pipes[side].moving = false;
-        if self.pipes[side].fin == Fin::Arrived || self.ends[peer].reset {
+        let pipe = &mut self.pipes[side];
+        if pipe.fin == Fin::Arrived || pipe.held_back || self.ends[peer].reset {
             return;
         }
-        let pipe = &mut self.pipes[side];
         if !pipe.wire.is_empty() && (!self.ends[peer].open || self.ends[peer].deaf) {
             pipe.wire.clear();
             self.send_reset(env, peer);
@@ -206,12 +210,18 @@ impl Conn {
 
     /// Ends the sending direction. The peer reads the remaining bytes and then the end.
     pub(super) fn finish(&mut self, env: &mut Env, side: Side) {
+        self.pipes[side].held_back = false;
         if self.pipes[side].fin == Fin::Open && !self.ends[side].reset {
             self.pipes[side].fin = Fin::Sent;
             env.note(self.actor(side), What::Finished, self.id, 0);
             self.kick_wire(env, side);
             self.kick_send(env, side);
         }
+    }
+
+    /// Keeps the bytes on the wire until the next send or the end. A caller that forgets to end leaves its peer waiting.
+    pub(super) fn hold_back(&mut self, side: Side) {
+        self.pipes[side].held_back = true;
     }
 
     /// Stops receiving. A receive in flight ends.
@@ -377,7 +387,7 @@ impl Conn {
         let pipe = &mut self.pipes[side];
         let refused = !self.ends[1 - side].open || self.ends[1 - side].deaf;
         let room = pipe.arrived.len() < self.faults.receive_buffer_bytes;
-        let bytes = !pipe.wire.is_empty() && (room || refused);
+        let bytes = !pipe.wire.is_empty() && (room || refused) && !pipe.held_back;
         let end = pipe.wire.is_empty() && pipe.fin == Fin::Sent;
         if !pipe.moving && (bytes || end) {
             pipe.moving = true;

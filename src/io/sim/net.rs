@@ -507,6 +507,8 @@ pub struct SimTx {
     queued: usize,
     /// Something was pushed or ended at some time.
     touched: bool,
+    /// The last bytes leave with the end.
+    holds_back: bool,
     ended: Option<ErrorKind>,
 }
 
@@ -517,6 +519,7 @@ impl SimTx {
             queue: VecDeque::new(),
             queued: 0,
             touched: false,
+            holds_back: false,
             ended: None,
         }
     }
@@ -558,7 +561,13 @@ impl Tx for SimTx {
                 })
             }));
             match sent {
-                Ok(n) => self.advance(n),
+                Ok(n) => {
+                    self.advance(n);
+                    if self.queued == 0 && self.holds_back {
+                        let EndHandle { shared, conn, side } = &*self.socket;
+                        shared.with(|kernel| kernel.conn(*conn, |conn, _| conn.hold_back(*side)));
+                    }
+                }
                 Err(error) => {
                     self.ended = Some(error.kind());
                     self.queue.clear();
@@ -567,6 +576,10 @@ impl Tx for SimTx {
                 }
             }
         }
+    }
+
+    fn hold_for_end(&mut self) {
+        self.holds_back = true;
     }
 
     fn finish(&mut self) {
