@@ -88,7 +88,7 @@ const LIMIT: &str = "limit = \"10000000/s per ip, burst 7\"\n";
 /// Admits all, in batches.
 const LIMIT_BATCH: &str = "limit = \"10000000/s per ip\"\n";
 const CONCURRENCY: &str = "concurrency = \"100 per ip\"\n";
-const LISTENER: &str = "10.1.0.1:80";
+pub(crate) const LISTENER: &str = "10.1.0.1:80";
 pub(crate) const ENDPOINT: &str = SERVER;
 
 /// Bytes of a response body.
@@ -115,25 +115,34 @@ pub(crate) fn over_one_connection<F: Future<Output = ()> + 'static>(
     serve: fn(Peer<Sim>) -> F,
     client: impl AsyncFnOnce(Peer<Sim>) + 'static,
 ) {
+    with_client(start, serve, async move |net| {
+        let connected = Peer::connect(&net, &at(LISTENER)).await;
+        client(connected.expect("the core listens")).await;
+    });
+}
+
+/// Runs a client of the core that `start` starts. The core's endpoint does what `serve` does.
+pub(crate) fn with_client<F: Future<Output = ()> + 'static>(
+    start: impl FnOnce(&World),
+    serve: fn(Peer<Sim>) -> F,
+    client: impl AsyncFnOnce(Sim) + 'static,
+) {
     let world = World::new(1);
     world.set_faults(|faults| *faults = Faults::none());
     world.set_steps_max(u64::MAX);
     let _endpoint = world.endpoint(&at(ENDPOINT), serve);
     start(&world);
     let net = world.client();
-    world.run(async move {
-        let connected = Peer::connect(&net, &at(LISTENER)).await;
-        client(connected.expect("the core listens")).await;
-    });
+    world.run(client(net));
 }
 
 /// Returns whether a response ends here: bodies end with a brace and perhaps a newline.
-fn is_end(read: &[u8]) -> bool {
+pub(crate) fn is_end(read: &[u8]) -> bool {
     read.trim_ascii_end().ends_with(b"}")
 }
 
 /// Responds to every request. Requests have no bodies.
-async fn serve(mut peer: Peer<Sim>) {
+pub(crate) async fn serve(mut peer: Peer<Sim>) {
     let mut response = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
     )
@@ -153,7 +162,7 @@ pub(crate) async fn recv(peer: &mut Peer<Sim>) -> Option<Vec<u8>> {
 }
 
 /// Starts a core of Weir.
-fn proxy(world: &World) {
+pub(crate) fn proxy(world: &World) {
     proxy_with(world, compile(ROUTES));
 }
 

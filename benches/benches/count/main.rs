@@ -8,6 +8,7 @@
 )]
 
 mod balance;
+mod connect;
 mod exchange;
 mod grpc;
 mod hpack;
@@ -60,6 +61,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = http1::CASES.iter().chain(hpack::CASES).chain(http2::CASES);
     let cases = cases.chain(http2_client::CASES).chain(routing::CASES);
     let cases = cases.chain(plan::CASES).chain(exchange::CASES);
+    let cases = cases.chain(connect::CASES);
     let cases = cases.chain(grpc::CASES).chain(jwt::CASES);
     cases.chain(balance::CASES)
 }
