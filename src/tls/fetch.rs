@@ -16,8 +16,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::client::{TlsClient, TlsName};
 use super::failure::describe;
-use super::load::{provider, system_roots};
+use super::load::system_roots;
 use super::parameters::AlpnProtocol;
+use super::provider::provider;
 use crate::files;
 use crate::limits::TLS_FILE_BYTES_MAX;
 

@@ -14,6 +14,7 @@ mod incoming_records;
 mod keyed_hash;
 mod load;
 mod parameters;
+mod provider;
 mod requested_name;
 mod self_signed;
 mod server;
