@@ -5,6 +5,7 @@
 mod sim;
 
 use std::cell::Cell;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -13,8 +14,9 @@ use std::time::Duration;
 use sim::client::{Outcome, ScriptedRequest, ask_all, pipeline};
 use sim::{Rig, check};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use weir::io::Net;
 use weir::io::sim::{Faults, Peer, World, at};
 
@@ -111,18 +113,102 @@ fn a_hello_is_one_wherever_it_is_cut_behind_a_header_of_the_proxy_protocol() {
     });
 }
 
+/// Each send costs a system call and wakes the client. A client that resumes a session gets one ticket for the one that
+/// it has used.
+#[test]
+fn tickets_and_the_close_leave_with_the_answer() {
+    check(2, |world| {
+        world.set_faults(|faults| *faults = Faults::none());
+        let config = format!(
+            "[listen.\"10.3.0.1:443\"]\ntls = {{ {} }}\n[upstream]\napp = [\"10.2.0.1:8080\"]\n\
+             [[route]]\nmatch = \"/*\"\nto = \"app\"\n",
+            certificate()
+        );
+        let weir = Rig::start(world, 1, &config);
+        let _endpoint = world.endpoint(&at("10.2.0.1:8080"), async |mut peer: Peer<_>| {
+            while peer.read_until(b"\r\n\r\n").await.is_ok() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+                peer.send(answer).await.unwrap();
+            }
+        });
+        let (net, config) = (world.client(), client_config());
+        world.run(async move {
+            for (kind, tickets) in [(HandshakeKind::Full, 2), (HandshakeKind::Resumed, 1)] {
+                let peer = Peer::connect(&net, &at("10.3.0.1:443")).await.unwrap();
+                let (client, receives) = ask_once(&config, peer).await;
+                assert_eq!(
+                    receives, 2,
+                    "the server's half of the handshake, then all the rest"
+                );
+                assert_eq!(client.handshake_kind(), Some(kind));
+                assert_eq!(client.tls13_tickets_received(), tickets);
+            }
+        });
+        weir.drain(Duration::ZERO);
+    });
+}
+
+/// Makes a request that is the last of its connection. Returns the client after the server's close, and how often it
+/// has received.
+async fn ask_once(
+    config: &Arc<ClientConfig>,
+    mut peer: Peer<impl Net>,
+) -> (ClientConnection, usize) {
+    let mut client = client(config);
+    let request = b"GET / HTTP/1.1\r\nHost: inner.test\r\nConnection: close\r\n\r\n";
+    client.writer().write_all(request).unwrap();
+    let (mut receives, mut has_ended, mut answer) = (0, false, Vec::new());
+    loop {
+        let sent = output(&mut client);
+        if !sent.is_empty() && !has_ended {
+            peer.send(&sent).await.unwrap();
+        }
+        let Some(received) = peer.recv().await.unwrap() else {
+            assert!(answer.ends_with(b"hello") && has_ended);
+            return (client, receives);
+        };
+        receives += 1;
+        let mut left = received.as_slice();
+        while !left.is_empty() {
+            client.read_tls(&mut left).unwrap();
+            has_ended = client.process_new_packets().unwrap().peer_has_closed();
+        }
+        let _ = client.reader().read_to_end(&mut answer);
+    }
+}
+
 /// A ClientHello.
 fn hello() -> Vec<u8> {
+    output(&mut client(&client_config()))
+}
+
+fn client(config: &Arc<ClientConfig>) -> ClientConnection {
+    let name = ServerName::try_from("inner.test").unwrap();
+    ClientConnection::new(config.clone(), name).unwrap()
+}
+
+/// The settings of a client that trusts the inner Weir.
+fn client_config() -> Arc<ClientConfig> {
+    let cert = certificate().split('"').nth(1).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(cert).unwrap())
+        .unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(RootCertStore::empty())
+        .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("inner.test").unwrap();
-    let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).unwrap();
-    hello
+    Arc::new(config)
+}
+
+/// What a client has to send.
+fn output(client: &mut ClientConnection) -> Vec<u8> {
+    let mut sent = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut sent).unwrap();
+    }
+    sent
 }
 
 fn run(world: &World, pipelined: bool) {

@@ -145,7 +145,9 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             .is_some_and(|handshake| handshake.speaks_first);
         if starts || session.has_incoming() {
             if let Some(handshake) = &mut self.handshake {
-                ready!(handshake.queue.poll_turn(cx, &mut handshake.turn));
+                if session.is_step_costly() {
+                    ready!(handshake.queue.poll_turn(cx, &mut handshake.turn));
+                }
                 handshake.speaks_first = false;
             }
             let outcome = session.read();
@@ -167,7 +169,7 @@ impl<R: Rx, T: Tx> TlsRx<R, T> {
             Poll::Ready(received) => received,
             Poll::Pending => {
                 // No more bytes come with these, so the handshake's messages go out now.
-                let _ = session.poll_flush(cx);
+                let _ = session.poll_flush_ahead_of_tickets(cx);
                 return Poll::Pending;
             }
         };
@@ -272,7 +274,7 @@ impl<T: Tx> Tx for TlsTx<T> {
     }
 
     fn hold_for_end(&mut self) {
-        self.session.borrow_mut().raw.hold_for_end();
+        self.session.borrow_mut().hold_for_end();
     }
 
     fn rest(&mut self) {

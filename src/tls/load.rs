@@ -217,10 +217,8 @@ impl TlsLoader<'_> {
                 Err(error) => return self.wrong(&tls.certs.first()?.cert, &error),
             }
         }
-        Some(Arc::new(TlsServer {
-            config: Arc::new(config),
-            client_headers: tls.client_headers,
-        }))
+        let (asks, shows) = (tls.client_ca.is_some(), tls.client_headers);
+        Some(Arc::new(TlsServer::new(config, asks, shows)))
     }
 
     /// The verifier of client certificates, and the settings that ticket keys depend on.

@@ -1,6 +1,7 @@
 //! The server name in a client's hello (RFC 8446 section 4.1.2, RFC 6066 section 3). rustls parses the name for itself
 //! and does not pass it on.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// The server name that a client requests, as far as the received bytes show it.
@@ -22,65 +23,97 @@ const RECORDS_MAX: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
+/// Bytes of a handshake message's header: type and length.
+const HELLO_HEADER_BYTES: usize = 4;
+
 /// The extension, and the type of a host name in it.
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-impl RequestedName {
-    /// Reads the name from what the client has sent so far.
-    pub(super) fn read(sent: &[u8]) -> Self {
-        let Some(hello) = first_message(sent) else {
-            return Self::Unknown;
-        };
-        match server_name(&hello) {
-            Some(name) => Self::Name(name.into()),
-            None => Self::Absent,
+/// The extension that offers sessions of TLS 1.3 (RFC 8446 section 4.2.11).
+const PRE_SHARED_KEY: u16 = 41;
+
+/// A client's hello without its header; empty if the client has sent something else, or its hello in too many records.
+pub(super) struct Hello<'a>(Cow<'a, [u8]>);
+
+impl<'a> Hello<'a> {
+    /// Reads the hello from what the client has sent so far. Returns `None` if it is incomplete.
+    pub(super) fn read(sent: &'a [u8]) -> Option<Self> {
+        first_message(sent).map(Self)
+    }
+
+    /// The server name that it requests.
+    pub(super) fn requested_name(&self) -> RequestedName {
+        match self.extension(SERVER_NAME).and_then(host_name) {
+            Some(name) => RequestedName::Name(name.into()),
+            None => RequestedName::Absent,
+        }
+    }
+
+    /// Whether it offers to resume a session of TLS 1.3.
+    pub(super) fn offers_session(&self) -> bool {
+        self.extension(PRE_SHARED_KEY).is_some()
+    }
+
+    /// The content of the first extension of this type.
+    fn extension(&self, wanted: u16) -> Option<&[u8]> {
+        let mut hello = HelloReader(&self.0);
+        // Skips version and random number.
+        hello.take(2 + 32)?;
+        let _session = hello.list8()?;
+        let _suites = hello.list16()?;
+        let _compressions = hello.list8()?;
+        let mut extensions = HelloReader(hello.list16()?);
+        loop {
+            let (kind, content) = (extensions.u16()?, extensions.list16()?);
+            if kind == wanted {
+                return Some(content);
+            }
         }
     }
 }
 
 /// The first handshake message without its header, assembled from its records. Returns `None` if it is incomplete, and
 /// an empty message if it is not a hello or comes in too many records.
-fn first_message(sent: &[u8]) -> Option<Vec<u8>> {
+fn first_message(sent: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut records = HelloReader(sent);
-    let mut message = Vec::new();
+    let mut message: Cow<'_, [u8]> = Cow::default();
     for _ in 0..RECORDS_MAX {
         let kind = records.u8()?;
         records.take(2)?;
         let payload = records.list16()?;
         if kind != HANDSHAKE || payload.is_empty() {
-            return Some(Vec::new());
+            return Some(Cow::default());
         }
-        message.extend_from_slice(payload);
+        if message.is_empty() {
+            message = Cow::Borrowed(payload);
+        } else {
+            message.to_mut().extend_from_slice(payload);
+        }
         let mut start = HelloReader(&message);
         if let (Some(kind), Some(len)) = (start.u8(), start.u24())
-            && let Some(body) = start.take(len)
+            && start.take(len).is_some()
         {
-            let is_hello = kind == CLIENT_HELLO;
-            return Some(if is_hello { body.to_vec() } else { Vec::new() });
+            let body = match kind {
+                CLIENT_HELLO => HELLO_HEADER_BYTES..HELLO_HEADER_BYTES + len,
+                _ => 0..0,
+            };
+            return Some(match message {
+                Cow::Borrowed(all) => Cow::Borrowed(&all[body]),
+                Cow::Owned(all) => Cow::Owned(all[body].to_vec()),
+            });
         }
     }
-    Some(Vec::new())
+    Some(Cow::default())
 }
 
-fn server_name(hello: &[u8]) -> Option<&str> {
-    let mut hello = HelloReader(hello);
-    // Skips version and random number.
-    hello.take(2 + 32)?;
-    let _session = hello.list8()?;
-    let _suites = hello.list16()?;
-    let _compressions = hello.list8()?;
-    let mut extensions = HelloReader(hello.list16()?);
-    loop {
-        let (kind, content) = (extensions.u16()?, extensions.list16()?);
-        if kind == SERVER_NAME {
-            let mut names = HelloReader(HelloReader(content).list16()?);
-            let (kind, name) = (names.u8()?, names.list16()?);
-            let name = std::str::from_utf8(name).ok()?;
-            let is_name = kind == HOST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
-            return (is_name && !name.is_empty()).then_some(name);
-        }
-    }
+/// The host name in the content of a server name extension.
+fn host_name(content: &[u8]) -> Option<&str> {
+    let mut names = HelloReader(HelloReader(content).list16()?);
+    let (kind, name) = (names.u8()?, names.list16()?);
+    let name = std::str::from_utf8(name).ok()?;
+    let is_name = kind == HOST_NAME && name.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_name && !name.is_empty()).then_some(name)
 }
 
 /// The unread part of a message.
@@ -121,6 +154,10 @@ impl<'a> HelloReader<'a> {
 mod tests {
     use super::*;
 
+    fn name_in(sent: &[u8]) -> RequestedName {
+        Hello::read(sent).map_or(RequestedName::Unknown, |hello| hello.requested_name())
+    }
+
     fn list16(content: &[u8]) -> Vec<u8> {
         [&(content.len() as u16).to_be_bytes()[..], content].concat()
     }
@@ -153,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn an_offered_session_is_noticed() {
+        let (other, offer) = (extension(16, b"\0\x03\x02h2"), extension(41, b"\0\0\0\0"));
+        let offers = |extensions: &[Vec<u8>]| {
+            let sent = hello(extensions, 16_384);
+            Hello::read(&sent).unwrap().offers_session()
+        };
+        assert!(offers(&[asks_for(b"a.test"), offer.clone()]));
+        assert!(offers(&[offer]));
+        assert!(!offers(&[asks_for(b"a.test"), other]));
+        assert!(!offers(&[]));
+    }
+
+    #[test]
     fn the_server_name_is_read_however_the_hello_is_cut() {
         let other = extension(16, b"\0\x03\x02h2");
         for (extensions, expected) in [
@@ -177,13 +227,9 @@ mod tests {
         ] {
             for record_bytes in [30, 60, 16_384] {
                 let sent = hello(&extensions, record_bytes);
-                assert_eq!(RequestedName::read(&sent), expected, "{extensions:?}");
+                assert_eq!(name_in(&sent), expected, "{extensions:?}");
                 for len in 0..sent.len() {
-                    assert_eq!(
-                        RequestedName::read(&sent[..len]),
-                        RequestedName::Unknown,
-                        "{len}"
-                    );
+                    assert_eq!(name_in(&sent[..len]), RequestedName::Unknown, "{len}");
                 }
             }
         }
@@ -192,7 +238,7 @@ mod tests {
     #[test]
     fn a_hello_in_many_records_is_not_read() {
         let sent = hello(&[asks_for(b"a.test")], 1);
-        assert_eq!(RequestedName::read(&sent), RequestedName::Absent);
+        assert_eq!(name_in(&sent), RequestedName::Absent);
     }
 
     #[test]
@@ -206,11 +252,8 @@ mod tests {
                 bytes[at] = random.u8(..);
             }
             bytes.truncate(random.usize(..=good.len()));
-            RequestedName::read(&bytes);
+            name_in(&bytes);
         }
-        assert_eq!(
-            RequestedName::read(b"GET / HTTP/1.1\r\n\r\n"),
-            RequestedName::Unknown
-        );
+        assert_eq!(name_in(b"GET / HTTP/1.1\r\n\r\n"), RequestedName::Unknown);
     }
 }

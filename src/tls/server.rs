@@ -20,12 +20,33 @@ use crate::work_queue::WorkQueue;
 
 /// The TLS settings of a listener. Immutable and shared by all cores; a changed file leads to a new one.
 pub struct TlsServer {
-    pub(super) config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// The same for clients that offer to resume a session. They get fewer tickets.
+    renewing: Arc<ServerConfig>,
+    /// Whether clients are asked for a certificate.
+    asks_for_certificate: bool,
     /// Whether endpoints receive the client's identity.
     pub client_headers: bool,
 }
 
 impl TlsServer {
+    pub(super) fn new(
+        config: ServerConfig,
+        asks_for_certificate: bool,
+        client_headers: bool,
+    ) -> Self {
+        // A client uses each ticket once (RFC 8446 appendix C.4). This one replaces the ticket that the client has used.
+        // Without a session, rustls gives two, because clients open several connections.
+        let mut renewing = config.clone();
+        renewing.send_tls13_tickets = 1;
+        Self {
+            config: Arc::new(config),
+            renewing: Arc::new(renewing),
+            asks_for_certificate,
+            client_headers,
+        }
+    }
+
     /// Starts TLS on a client's connection. `early` holds the bytes that have arrived already.
     ///
     /// # Errors
@@ -40,6 +61,8 @@ impl TlsServer {
         let side =
             UnbufferedServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
         let mut session = Session::new(TlsSide::Server(side), tx, pool.clone());
+        session.renewing = Some(self.renewing.clone());
+        session.asks_for_certificate = self.asks_for_certificate;
         if speaks_http(&early) {
             session.failure = Some(TlsFailure::PlainHttp);
         } else if !early.is_empty() {

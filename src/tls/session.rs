@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -14,11 +15,11 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadTraffic, UnbufferedStatus,
     WriteTraffic,
 };
-use rustls::{Error, HandshakeKind, ProtocolVersion};
+use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::failure::{TlsFailure, describe};
 use super::incoming_records::IncomingRecords;
-use super::requested_name::RequestedName;
+use super::requested_name::{Hello, RequestedName};
 use crate::io::{Charge, Chunk, OutBlock, Pool, Tx};
 use crate::limits::{
     BLOCK_BYTES, IDLE_TLS_BYTES, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES_MAX, SEALED_BYTES_HIGH,
@@ -48,6 +49,12 @@ pub(super) struct Session<T: Tx> {
     pub(super) requested_name: RequestedName,
     /// The failure in rustls' words, for the log.
     pub(super) cause: Option<Box<str>>,
+    /// The settings for a client that offers to resume a session, until rustls has seen its first bytes.
+    pub(super) renewing: Option<Arc<ServerConfig>>,
+    /// The server asks the client for a certificate, and verifies it.
+    pub(super) asks_for_certificate: bool,
+    /// The TLS close leaves with the queued data.
+    ends_with_data: bool,
     /// Weir has written its TLS close.
     wrote_end: bool,
     /// Weir has sent its TLS close.
@@ -131,6 +138,9 @@ impl<T: Tx> Session<T> {
             failure: None,
             requested_name: RequestedName::Unknown,
             cause: None,
+            renewing: None,
+            asks_for_certificate: false,
+            ends_with_data: false,
             wrote_end: false,
             sent_end: false,
         }
@@ -206,13 +216,23 @@ impl<T: Tx> Session<T> {
             active,
             pool,
             requested_name,
+            renewing,
             ..
         } = self;
         let active = active.get_or_insert_with(|| ActiveBuffers::new(pool));
         let outcome = match side {
             TlsSide::Server(side) => {
-                if *requested_name == RequestedName::Unknown {
-                    *requested_name = RequestedName::read(active.incoming.bytes(pool));
+                // Once rustls has seen a part of the hello, it keeps its settings.
+                let renewing = renewing.take();
+                if *requested_name == RequestedName::Unknown
+                    && let Some(hello) = Hello::read(active.incoming.bytes(pool))
+                {
+                    *requested_name = hello.requested_name();
+                    if let Some(config) = renewing.filter(|_| hello.offers_session())
+                        && let Ok(fresh) = UnbufferedServerConnection::new(config)
+                    {
+                        *side = fresh;
+                    }
                 }
                 active.process_step(side, write)
             }
@@ -316,9 +336,12 @@ impl<T: Tx> Session<T> {
                         return Poll::Ready(Err(failure.into()));
                     }
                 }
+                if self.ends_with_data && self.pending() == 0 {
+                    self.write_end();
+                }
                 self.hand_over(before - self.pending());
             }
-            ready!(self.poll_flush(cx))?;
+            ready!(self.poll_flush_ahead_of_tickets(cx))?;
             match self.failure {
                 Some(failure) => return Poll::Ready(Err(failure.into())),
                 None if self.pending() == 0 => return Poll::Ready(Ok(())),
@@ -331,11 +354,46 @@ impl<T: Tx> Session<T> {
     /// Sends the encrypted bytes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.hand_over(0);
+        self.poll_send_raw(cx)
+    }
+
+    fn poll_send_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.raw.queued() == 0 {
             // An error shows up when there is something to send.
             return Poll::Ready(Ok(()));
         }
         self.raw.poll_send(cx)
+    }
+
+    /// Sends the encrypted bytes, except tickets of TLS 1.3 that no data follows yet. They leave with the first data or
+    /// with the end, which saves a send for each connection. AWS-LC's own TLS does the same.
+    pub(super) fn poll_flush_ahead_of_tickets(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Data and closes never stay in the open block, so it has only what came with the end of the handshake.
+        let holds_tickets = self.is_open && self.failure.is_none() && self.is_server_of_13();
+        match holds_tickets {
+            true => self.poll_send_raw(cx),
+            false => self.poll_flush(cx),
+        }
+    }
+
+    fn is_server_of_13(&self) -> bool {
+        matches!(&self.side, TlsSide::Server(side) if side.protocol_version() == Some(ProtocolVersion::TLSv1_3))
+    }
+
+    /// Whether the next step of the handshake may cost a signature or a key exchange. A server of TLS 1.3 has done both
+    /// once it has answered the hello, unless it asks for a certificate, which it verifies later.
+    pub(super) fn is_step_costly(&self) -> bool {
+        let TlsSide::Server(side) = &self.side else {
+            return true;
+        };
+        let has_answered = matches!(
+            side.handshake_kind(),
+            Some(HandshakeKind::Full | HandshakeKind::Resumed)
+        );
+        self.asks_for_certificate || !has_answered || !self.is_server_of_13()
     }
 
     fn hand_over(&mut self, plain: usize) {
@@ -355,11 +413,7 @@ impl<T: Tx> Session<T> {
             if self.pending() > 0 && ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }
-            if !self.wrote_end && self.is_open {
-                self.wrote_end = true;
-                // If rustls cannot write it, the session has failed and the end is not orderly.
-                let _ = self.process_step(WriteRequest::Close);
-            }
+            self.write_end();
         }
         let sent = ready!(self.poll_flush(cx));
         self.sent_end = true;
@@ -367,6 +421,20 @@ impl<T: Tx> Session<T> {
             self.raw.finish();
         }
         Poll::Ready(())
+    }
+
+    /// Lets the TLS close leave with the data that is queued last.
+    pub(super) fn hold_for_end(&mut self) {
+        self.ends_with_data = true;
+        self.raw.hold_for_end();
+    }
+
+    fn write_end(&mut self) {
+        if !self.wrote_end && self.is_open {
+            self.wrote_end = true;
+            // If rustls cannot write it, the session has failed and the end is not orderly.
+            let _ = self.process_step(WriteRequest::Close);
+        }
     }
 
     /// Frees what only a busy connection needs.

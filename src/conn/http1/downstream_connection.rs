@@ -284,7 +284,7 @@ impl<N: Net> DownstreamConnection<N> {
 
     /// Ends the response.
     pub fn send_end(&mut self, trailers: &Trailers) -> Result<(), Fault> {
-        if !self.machine.request().keeps_alive {
+        if !self.machine.request().keeps_alive && self.machine.is_received() {
             self.wire.out.tx.hold_for_end();
         }
         let ended = self.wire.out.end(self.machine.sender(), trailers);
