@@ -63,6 +63,13 @@ impl Edits {
         }
     }
 
+    /// Makes room for added fields of these many bytes, names included. Without it, memory grows in
+    /// steps.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.added.reserve(fields);
+        self.lines.reserve(bytes);
+    }
+
     /// Marks the current state for [`Edits::rewind`]. Fields that many messages share are written
     /// once.
     #[must_use]

@@ -255,10 +255,11 @@ pub fn strip_hop_by_hop(
 fn strip(head: &mut Head, block: &[u8], role: MessageKind) -> Result<HopOptions, Error> {
     let (mut hop, mut has_upgrade, mut has_te) = (HopOptions::default(), false, false);
     if let Some(field) = head.find(FieldId::Connection) {
-        let is_alone = !head.repeated.has(FieldId::Connection);
-        if is_alone && is_word(field.value.get(block), b"keep-alive") {
-            hop.keep_alive = true;
-        } else {
+        if !head.repeated.has(FieldId::Connection) {
+            hop.record(field.value.get(block));
+        }
+        // Most often one of these is the only option. Then no field is named.
+        if !hop.keep_alive && !hop.close {
             let named = named_options(head, block, &mut hop)?;
             has_upgrade = named.has(FieldId::Upgrade);
             has_te = named.has(FieldId::Te);

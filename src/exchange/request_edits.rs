@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use weir_proto_h1::edits::ValueWriter;
-use weir_proto_h1::{Decimal, Edits, EditsMark, FieldId, OddNamePolicy, Version};
+use weir_proto_h1::{Edits, EditsMark, FieldId, OddNamePolicy, Version};
 
 use super::{Exchange, request_id};
 use crate::io::Net;
@@ -121,6 +121,10 @@ impl<N: Net> Exchange<'_, N> {
     }
 }
 
+/// How many fields Weir adds to a request as a rule, and how many bytes these have without the host.
+const FIELDS_ADDED: usize = 8;
+const FIELD_BYTES_ADDED: usize = 320;
+
 /// The data that Weir makes the forwarded fields from.
 struct Forwarded<'a> {
     /// The hops before a trusted peer, as it reports them.
@@ -170,6 +174,7 @@ impl RequestEdits {
             edits.rewind(self.connection_end);
         } else {
             edits.clear();
+            edits.reserve(FIELDS_ADDED, FIELD_BYTES_ADDED + 2 * with.host.len());
             client_fields(edits, with);
             via(edits, version, plan);
             self.made_for = Some((plan.epoch, version));
@@ -305,31 +310,63 @@ impl AddressText {
             bytes: [0; 46],
             len: 0,
         };
-        let room = text.bytes.len();
-        let mut rest = &mut text.bytes[..];
-        // 46 bytes hold the longest address.
-        let _ = match address {
+        match address {
             // The machinery of formats costs more than all the rest of a request's edits.
-            IpAddr::V4(address) => {
-                let [a, b, c, d] = address.octets().map(|octet| Decimal::new(octet.into()));
-                let parts = [
-                    a.as_bytes(),
-                    b".",
-                    b.as_bytes(),
-                    b".",
-                    c.as_bytes(),
-                    b".",
-                    d.as_bytes(),
-                ];
-                parts.iter().try_for_each(|part| rest.write_all(part))
+            IpAddr::V4(address) => text.push_octets(address.octets()),
+            IpAddr::V6(_) => {
+                let room = text.bytes.len();
+                let mut rest = &mut text.bytes[..];
+                // 46 bytes hold the longest address.
+                let _ = write!(rest, "{address}");
+                text.len = room - rest.len();
             }
-            IpAddr::V6(_) => write!(rest, "{address}"),
-        };
-        text.len = room - rest.len();
+        }
         text
+    }
+
+    fn push_octets(&mut self, octets: [u8; 4]) {
+        for octet in octets {
+            if self.len > 0 {
+                self.push(b'.');
+            }
+            if octet >= 100 {
+                self.push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                self.push(b'0' + octet / 10 % 10);
+            }
+            self.push(b'0' + octet % 10);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_as_usual() {
+        for text in [
+            "0.0.0.0",
+            "9.10.99.100",
+            "255.200.101.1",
+            "::1",
+            "2001:db8::9",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(AddressText::new(address).as_bytes(), text.as_bytes());
+        }
     }
 }
