@@ -75,7 +75,7 @@ pub(crate) const CASES: &[Case] = &[
     },
 ];
 
-const SMALL: &[u8] =
+pub(crate) const SMALL: &[u8] =
     b"GET /b/1024 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: pace\r\nAccept: */*\r\n\r\n";
 
 /// No route matches it.
@@ -143,17 +143,23 @@ pub(crate) fn is_end(read: &[u8]) -> bool {
 
 /// Responds to every request. Requests have no bodies.
 pub(crate) async fn serve(mut peer: Peer<Sim>) {
+    let response = response();
+    while let Some(read) = recv(&mut peer).await {
+        if read.ends_with(b"\r\n\r\n") && peer.send(&response).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A response with a body of [`BODY_BYTES`].
+pub(crate) fn response() -> Vec<u8> {
     let mut response = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
     )
     .into_bytes();
     response.resize(response.len() + BODY_BYTES - 1, b'x');
     response.push(b'}');
-    while let Some(read) = recv(&mut peer).await {
-        if read.ends_with(b"\r\n\r\n") && peer.send(&response).await.is_err() {
-            return;
-        }
-    }
+    response
 }
 
 /// The next bytes, or `None` when the connection has ended for any reason.

@@ -11,6 +11,7 @@ mod balance;
 mod connect;
 mod exchange;
 mod grpc;
+mod handshake;
 mod hpack;
 mod http1;
 mod http2;
@@ -63,5 +64,5 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let cases = cases.chain(plan::CASES).chain(exchange::CASES);
     let cases = cases.chain(connect::CASES);
     let cases = cases.chain(grpc::CASES).chain(jwt::CASES);
-    cases.chain(balance::CASES)
+    cases.chain(balance::CASES).chain(handshake::CASES)
 }
