@@ -152,7 +152,8 @@ listen passed_on
     server origin 127.0.0.1:{origin}
 frontend edge
     bind 127.0.0.1:{port} backlog 16384
-    bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem alpn h2,http/1.1
+    # HAProxy prefers its own order of groups, and would ask the client for a key of another group.
+    bind 127.0.0.1:{tls_port} backlog 16384 ssl crt {work}/both.pem alpn h2,http/1.1 curves X25519:P-256
     bind 127.0.0.1:{h2c_port} backlog 16384 proto h2
     option forwardfor
     http-request set-header X-Forwarded-Proto http
