@@ -23,6 +23,7 @@ pub mod plan;
 pub mod policy;
 pub mod route;
 pub mod serving;
+pub mod shared;
 pub mod tls;
 pub mod upstream;
 pub mod work_queue;

@@ -2,15 +2,17 @@
 //! endpoints. Every request is answered once, byte for byte.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "sim/certificate.rs"]
+mod certificate;
 mod sim;
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use certificate::{certificate, certificate_file};
 use sim::client::{Outcome, ScriptedRequest, ask_all, pipeline};
 use sim::{Rig, check};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -20,22 +22,6 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCe
 use weir::io::Net;
 use weir::io::sim::{Faults, Peer, World, at};
 
-/// A certificate for the inner Weir. Ed25519 signatures have a fixed length, so a seed reproduces all sizes.
-fn certificate() -> &'static str {
-    static MADE: OnceLock<String> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let dir =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sim-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let params = rcgen::CertificateParams::new(["inner.test".to_owned()]).unwrap();
-        let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
-        std::fs::write(&cert_file, params.self_signed(&key).unwrap().pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        format!("cert = {cert_file:?}, key = {key_file:?}")
-    })
-}
-
 /// Between the two, every other world uses HTTP/2. The others use HTTP/1.1 with a PROXY header, which keeps connections
 /// from being shared.
 fn speaks_http2(world: &World) -> bool {
@@ -43,7 +29,7 @@ fn speaks_http2(world: &World) -> bool {
 }
 
 fn outer(world: &World) -> String {
-    let cert = certificate().split('"').nth(1).unwrap();
+    let cert = certificate_file();
     let proxy = if speaks_http2(world) {
         ""
     } else {
@@ -189,7 +175,7 @@ fn client(config: &Arc<ClientConfig>) -> ClientConnection {
 
 /// The settings of a client that trusts the inner Weir.
 fn client_config() -> Arc<ClientConfig> {
-    let cert = certificate().split('"').nth(1).unwrap();
+    let cert = certificate_file();
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(cert).unwrap())

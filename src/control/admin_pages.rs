@@ -1,8 +1,8 @@
 //! The pages of the admin listener: metrics, health and the running plan.
 
+use crate::shared::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::endpoint_metrics::endpoint_metrics;
 use super::phrases::summary;

@@ -1,8 +1,8 @@
 //! The right of a connection to be served.
 
+use crate::shared::Ordering;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use super::{Core, CoreListener};
 use crate::fault::Reason;

@@ -2,8 +2,8 @@
 //!
 //! Cores read them when a connection begins or ends, never during a request.
 
+use crate::shared::{AtomicU32, Ordering};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Clients;
@@ -13,10 +13,9 @@ use crate::plan::Transport;
 
 /// The connections of the whole process.
 pub struct ConnectionCounts {
-    /// Connections of each core. Only that core writes its own.
+    /// Connections of each core, with those on their way to it from another. Sixteen share a cache line, because every
+    /// accept reads all of them: at 64 cores, four lines.
     by_core: Box<[AtomicU32]>,
-    /// Connections that one core has handed to another, and that the other has not taken over yet.
-    in_transit: AtomicU32,
     by_listener: Mutex<HashMap<(Address, Transport), Arc<ListenerConnections>>>,
 }
 
@@ -32,7 +31,6 @@ impl ConnectionCounts {
     pub fn new(cores: usize) -> Self {
         Self {
             by_core: (0..cores).map(|_| AtomicU32::new(0)).collect(),
-            in_transit: AtomicU32::new(0),
             by_listener: Mutex::default(),
         }
     }
@@ -59,40 +57,41 @@ impl ConnectionCounts {
         if cores < 2 || mine < SPREAD_MIN {
             return None;
         }
-        let counts = self
-            .by_core
-            .iter()
-            .map(|count| u64::from(count.load(Ordering::Relaxed)));
-        let sum: u64 = counts.clone().sum();
-        if mine * cores * 100 <= sum * SPREAD_PERCENT_MAX {
-            return None;
+        let (mut sum, mut least) = (0, (u64::MAX, index));
+        for (core, count) in self.counts().enumerate() {
+            sum += count;
+            least = least.min((count, core));
         }
-        let least = counts.enumerate().min_by_key(|&(_, count)| count);
-        least.map(|(core, _)| core).filter(|&core| core != index)
+        let has_more = mine * cores * 100 > sum * SPREAD_PERCENT_MAX;
+        (has_more && least.1 != index).then_some(least.1)
     }
 
-    /// Counts a connection that leaves for another core.
-    pub fn begin_transfer(&self) {
-        self.in_transit.fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection that leaves for core `to`. It belongs to that core from now on: else all cores would hand
+    /// theirs to one that is slow to take them over.
+    pub fn begin_transfer(&self, to: usize) {
+        self.add(to, 1);
     }
 
-    /// Counts a connection that has arrived from another core.
-    pub fn end_transfer(&self) {
-        self.in_transit.fetch_sub(1, Ordering::Relaxed);
+    /// Ends the count of a connection on its way to core `to`, which has taken it over or did not get it.
+    pub fn end_transfer(&self, to: usize) {
+        self.add(to, -1);
     }
 
     /// Connections of all cores, and those in transit between two.
     pub(super) fn total(&self) -> u64 {
-        let counts = self.by_core.iter().chain([&self.in_transit]);
-        counts
-            .map(|count| u64::from(count.load(Ordering::Relaxed)))
-            .sum()
+        self.counts().sum()
     }
 
-    /// Publishes how many connections a core has.
-    pub(super) fn set(&self, core: usize, connections: usize) {
+    /// Adds connections of a core.
+    pub(super) fn add(&self, core: usize, connections: i32) {
         if let Some(count) = self.by_core.get(core) {
-            count.store(connections as u32, Ordering::Relaxed);
+            // In two's complement, adding a negative number subtracts.
+            count.fetch_add(connections as u32, Ordering::Relaxed);
         }
+    }
+
+    fn counts(&self) -> impl Iterator<Item = u64> {
+        let counts = self.by_core.iter();
+        counts.map(|count| u64::from(count.load(Ordering::Relaxed)))
     }
 }

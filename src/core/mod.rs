@@ -213,8 +213,9 @@ impl<N: Net> Core<N> {
     }
 
     fn set_connections(&self, connections: usize) {
-        self.connections.set(connections);
-        self.counts.set(self.index, connections);
+        let before = self.connections.replace(connections);
+        self.counts
+            .add(self.index, connections as i32 - before as i32);
     }
 
     /// Wakes the task when the core begins to drain, and whenever its last connection has ended.

@@ -1,6 +1,6 @@
 //! Memory that costs nothing until it is used.
 
-use std::sync::atomic::AtomicU64;
+use crate::shared::AtomicU64;
 
 /// So many atomic words, all zero. The system gives the pages of many words only when they are first written.
 #[must_use]

@@ -5,10 +5,10 @@
 //! of cores reach the process log in time. Control gives the log thread its orders through shared memory. They describe
 //! the desired state, so control never waits for the log thread.
 
+use crate::shared::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
 

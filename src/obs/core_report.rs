@@ -14,6 +14,7 @@ use weir_config::FailureKind;
 
 use super::limits::REPORTS_MAX;
 use super::{CoreObs, LogLevel, Obs};
+use crate::shared::count_shared_write;
 
 /// An event that a core has seen and control handles.
 #[derive(Debug)]
@@ -155,6 +156,7 @@ impl CoreObs {
     /// Reports to control. If the queue is full, drops the report and counts it.
     #[cold]
     pub fn report(&self, report: CoreReport) {
+        count_shared_write();
         if self.shared.reports.0.push(report).is_err() {
             self.shared.counts.reports_dropped.add(1);
         }

@@ -3,7 +3,7 @@
 //! A [`Counter`] has a single writer, so adding is a plain load and store: no locked instruction, no shared cache line.
 //! The groups below are aligned to cache lines, so cores never write to the same line.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::shared::{Ordering, OwnU64};
 
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
@@ -16,7 +16,7 @@ use crate::tls::TlsFailure;
 
 /// A number that only its core changes.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(super) struct Counter(OwnU64);
 
 impl Counter {
     /// Adds `n`. Only the owning core calls this.

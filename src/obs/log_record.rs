@@ -15,6 +15,7 @@ use crate::ids::RequestId;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::plan::{ListenerId, RouteId, UpstreamId};
 use crate::policy::PolicyKind;
+use crate::shared::count_own_write;
 use crate::tls::{AlpnProtocol, TlsParameters};
 
 /// A record, as the log thread reads it.
@@ -268,7 +269,13 @@ fn cut(text: &[u8], max: usize) -> (&[u8], &'static [u8]) {
 }
 
 fn push<'a>(ring: &mut rtrb::Producer<u8>, mut parts: impl Iterator<Item = &'a [u8]>) -> bool {
-    parts.all(|part| part.is_empty() || ring.push_entire_slice(part).is_ok())
+    parts.all(|part| {
+        if part.is_empty() {
+            return true;
+        }
+        count_own_write();
+        ring.push_entire_slice(part).is_ok()
+    })
 }
 
 /// Writes the fixed part of a record.

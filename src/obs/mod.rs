@@ -27,8 +27,8 @@ mod relays;
 mod sessions;
 pub(crate) mod text;
 
+use crate::shared::{AtomicBool, Ordering};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 

@@ -5,9 +5,9 @@
 //! find the thread's queue full, are dropped and counted; the log reports how many once lines flow again. Control and
 //! the log thread write here directly; cores use [`super::CoreObs::say`].
 
+use crate::shared::{AtomicU64, Ordering};
 use std::fmt::{self, Write as _};
 use std::panic::PanicHookInfo;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,6 @@
 //! Connections and flows that Weir only passes on: their events, counters and metrics.
 
-use std::sync::atomic::Ordering;
+use crate::shared::Ordering;
 
 use super::CoreObs;
 use super::counters::{Counter, Detail, Histogram, HistogramTotal, ListenerCounts};

@@ -3,10 +3,10 @@
 //! All networks of one level, those of its list files too, are in one [`NetworkMap`]. Control reads the files again when
 //! they change and puts a new map in place of the old one, without a new plan.
 
+use crate::shared::{AtomicU32, Ordering};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_config::{Cidr, IpRules, NamedFile, Networks, Origin};

@@ -256,18 +256,20 @@ impl<N: Net> CoreServer<N> {
         let other = core.counts.less_loaded(core.index);
         // Another core may have closed this listener already.
         let other = other.filter(|_| !listener.is_leaving());
-        let Some(sender) = other.and_then(|other| self.shared.senders.get(other)) else {
+        let sender = |other| Some((other, self.shared.senders.get(other)?));
+        let Some((other, sender)) = other.and_then(sender) else {
             return self.admit(listener, connection);
         };
         let parcel = match core.net.pack(connection) {
             Ok(parcel) => parcel,
             Err(connection) => return self.admit(listener, connection),
         };
-        core.counts.begin_transfer();
+        core.counts.begin_transfer(other);
         let message = MailboxMessage::Connection(listener.address.clone(), parcel);
         match sender.post(message) {
             Ok(()) => core.obs.borrow().handed_on(),
             Err(message) => {
+                core.counts.end_transfer(other);
                 core.obs.borrow().mailbox_full();
                 if let MailboxMessage::Connection(_, parcel) = message {
                     self.adopt(&listener.address, parcel);
@@ -291,7 +293,6 @@ impl<N: Net> CoreServer<N> {
             core.obs.borrow().taken_over();
             self.admit(&listener, connection);
         }
-        core.counts.end_transfer();
     }
 
     /// Serves a connection if the limits allow it, else refuses it.

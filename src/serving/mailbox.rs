@@ -16,6 +16,7 @@ use super::CoreServer;
 use crate::io::{Address, Bell, Net, Rx, SharedSocket};
 use crate::limits::{MAILBOX_MESSAGES_AT_ONCE_MAX, MAILBOX_MESSAGES_MAX};
 use crate::plan::{EndpointSets, ListenerId, Plan, Transport};
+use crate::shared::count_shared_write;
 use crate::tls;
 use crate::upstream::SlotNotice;
 
@@ -149,13 +150,15 @@ impl<N: Net> MailboxSender<N> {
 
     /// Wakes the core, which then reads the health of endpoints and lets more TLS handshakes continue.
     pub fn ring(&self) {
+        count_shared_write();
         self.bell.ring();
     }
 
     /// Sends a message, or returns it if the mailbox is full.
     pub(super) fn post(&self, message: MailboxMessage<N>) -> Result<(), MailboxMessage<N>> {
+        count_shared_write();
         self.queue.push(message)?;
-        self.bell.ring();
+        self.ring();
         Ok(())
     }
 }
@@ -193,9 +196,13 @@ impl<N: Net> Mailbox<N> {
                 && let Some(message) = self.queue.pop()
             {
                 messages += 1;
+                count_shared_write();
                 match message {
                     MailboxMessage::Command(command) => server.execute(command),
-                    MailboxMessage::Connection(address, parcel) => server.adopt(&address, parcel),
+                    MailboxMessage::Connection(address, parcel) => {
+                        server.adopt(&address, parcel);
+                        server.core.counts.end_transfer(server.core.index);
+                    }
                     MailboxMessage::Notice(note) => server.upstreams.receive_notice(note),
                 }
             }

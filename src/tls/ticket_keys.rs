@@ -11,6 +11,8 @@ use rustls::Error;
 use rustls::server::ProducesTickets;
 use serde::{Deserialize, Serialize};
 
+use crate::shared::count_shared_write;
+
 /// How long a key encrypts tickets, seconds. It decrypts for as long again. rustls's own tickets are the same.
 const PERIOD_S: u64 = 6 * 60 * 60;
 
@@ -184,6 +186,7 @@ impl Ticketer {
 
     fn encrypt_at(&self, plain: &[u8], now_s: u64) -> Option<Vec<u8>> {
         {
+            count_shared_write();
             let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
             let newest = keys.first()?;
             if newest.age_s(now_s) < PERIOD_S {
@@ -200,6 +203,7 @@ impl Ticketer {
     }
 
     fn decrypt_at(&self, ticket: &[u8], now_s: u64) -> Option<Vec<u8>> {
+        count_shared_write();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let mut valid = keys.iter().filter(|key| key.age_s(now_s) < 2 * PERIOD_S);
         valid.find_map(|key| key.decrypt(ticket))

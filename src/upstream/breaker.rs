@@ -5,9 +5,9 @@
 //! once. After a time it is half open: a few requests try the upstream, and their outcomes close the circuit or open it
 //! again. Only upstreams with a breaker pay for it: two writes of shared memory a request.
 
+use crate::shared::AtomicU64;
+use crate::shared::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use crate::io::Instant;

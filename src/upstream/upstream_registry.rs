@@ -5,9 +5,9 @@
 //! finds an idle connection changes none of them: it reads whether requests wait, and writes a cell that only its core
 //! writes.
 
+use crate::shared::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::shared::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, OwnU32, OwnU64};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::breaker::BreakerState;
@@ -48,9 +48,9 @@ pub struct UpstreamCount {
 #[repr(align(64))]
 struct CoreCell {
     /// The lowest ticket on the core; [`NO_TICKET`] if no request waits there.
-    oldest: AtomicU64,
+    oldest: OwnU64,
     /// How many connections to the upstream's endpoints are idle.
-    idle: AtomicU32,
+    idle: OwnU32,
     /// A notice that asks the core to close idle connections is on its way.
     is_wanted: AtomicBool,
 }
@@ -157,8 +157,8 @@ impl UpstreamRegistry {
             return count;
         }
         let cell = |_| CoreCell {
-            oldest: AtomicU64::new(NO_TICKET),
-            idle: AtomicU32::new(0),
+            oldest: OwnU64::new(NO_TICKET),
+            idle: OwnU32::new(0),
             is_wanted: AtomicBool::new(false),
         };
         let count = Arc::new(UpstreamCount {

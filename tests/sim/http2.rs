@@ -148,6 +148,28 @@ pub async fn ask_all(
     outcomes.take().into_iter().flatten().collect()
 }
 
+/// Sends requests one after the other over one connection, and calls `before` before each.
+pub async fn ask_in_turn(
+    net: &Sim,
+    to: &Address,
+    asks: &[ScriptedRequest],
+    rng: &mut Rng,
+    mut before: impl FnMut(usize),
+) -> Vec<Outcome> {
+    let peer = Peer::connect(net, to).await.expect("Weir listens");
+    let (sender, connection) = h2::client::handshake(Io::new(peer)).await.expect("HTTP/2");
+    net.spawn(async move { drop(connection.await) });
+    let mut outcomes = Vec::new();
+    for (n, ask) in asks.iter().enumerate() {
+        before(n);
+        let mut ready = sender.clone().ready().await.expect("it is open");
+        let sent = ready.send_request(ask.request(), ask.framing == Framing::None);
+        let (response, stream) = sent.expect("it is open");
+        outcomes.push(exchange(ask, response, stream, true, rng).await);
+    }
+    outcomes
+}
+
 fn lost() -> Outcome {
     Outcome::Lost(End::Failed(io::ErrorKind::ConnectionReset))
 }

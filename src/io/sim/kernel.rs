@@ -145,6 +145,8 @@ pub(super) struct Kernel {
     pub(super) reach: BTreeMap<Address, Reach>,
     /// Connections that a listener's queue holds (Linux's default SOMAXCONN is 4,096).
     pub(super) backlog: usize,
+    /// How many of 1,000 connects go to the first socket of their address, whatever the draw for the others says.
+    pub(super) favoured_permille: u32,
     pub(super) datagrams: DatagramSockets,
     conns: BTreeMap<ConnId, Conn>,
     listeners: BTreeMap<u64, ListenerEntry>,
@@ -175,6 +177,7 @@ impl Kernel {
             faults_at: BTreeMap::new(),
             reach: BTreeMap::new(),
             backlog: 4096,
+            favoured_permille: 0,
             datagrams: DatagramSockets::default(),
             conns: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -488,7 +491,9 @@ impl Kernel {
             };
             return self.resolve(id, Err(kind.into()));
         }
-        let listener = open[self.env.rng.below(open.len())];
+        let is_favoured = self.favoured_permille > 0 && self.env.rng.chance(self.favoured_permille);
+        let sockets = if is_favoured { 1 } else { open.len() };
+        let listener = open[self.env.rng.below(sockets)];
         if self
             .listeners
             .get(&listener)

@@ -250,6 +250,14 @@ impl World {
             .with(|kernel| kernel.reach.insert(address.clone(), reach));
     }
 
+    /// Makes the first of several sockets of an address get this share of the connects, beside its share of the others:
+    /// a kernel's choice by hash is uneven if few clients have many connections.
+    pub fn favour_first_socket(&self, permille: u32) {
+        self.world
+            .shared
+            .with(|kernel| kernel.favoured_permille = permille);
+    }
+
     /// Sets how many connections a listener's queue holds.
     pub fn set_backlog(&self, connections: usize) {
         self.world

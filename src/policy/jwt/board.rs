@@ -1,7 +1,7 @@
 //! Where control posts the keys of an issuer, and cores read them.
 
+use crate::shared::{AtomicBool, AtomicU64, Ordering};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key_set::KeySet;

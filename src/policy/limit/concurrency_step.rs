@@ -1,7 +1,7 @@
 //! The step of `concurrency`.
 
+use crate::shared::Ordering;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 
 use weir_config::Concurrency;
 

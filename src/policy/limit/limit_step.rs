@@ -1,7 +1,7 @@
 //! The step of `limit`.
 
+use crate::shared::Ordering;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use weir_config::Limit;

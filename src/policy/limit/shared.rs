@@ -1,7 +1,7 @@
 //! What all cores share: the table of keys, and the limits by name.
 
+use crate::shared::{AtomicU64, Ordering};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::bucket_set::BucketSet;
