@@ -36,7 +36,7 @@ pub const LOOP_BYTES_MAX: u32 = SPLICE_BYTES_MAX as u32;
 
 /// How late a core may notice what arrives on a connection from which it expects nothing, such as the end of a client
 /// whose request an endpoint serves. Most exchanges take less, and their connections need no watch at all.
-pub const SILENCE_MS: u64 = TIMER_TICK_MS;
+pub const SILENCE_MS: u64 = 2 * TIMER_TICK_MS;
 
 /// Steps that a connection's task may take before it lets other tasks run. A step is a piece of a body or a frame; the
 /// smallest takes less than a microsecond.

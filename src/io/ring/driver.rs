@@ -8,7 +8,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use io_uring::types::{Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -344,9 +343,11 @@ impl Driver {
         self.push(poll.build().user_data(key.name(kind)));
     }
 
-    /// Starts a receive watch in [`SILENCE_MS`].
+    /// Starts a receive watch within [`SILENCE_MS`], but not in the first half of that time. Watches start together, so
+    /// each such time needs one timeout at most.
     pub(super) fn watch_later(&self, key: OperationKey) {
-        let at = self.clock.now() + Duration::from_millis(SILENCE_MS);
+        let period = SILENCE_MS / 2 * 1_000_000;
+        let at = Instant((self.clock.now().0 / period + 2) * period);
         self.later_watches.borrow_mut().push_back((at, key));
     }
 
