@@ -28,6 +28,13 @@ pub const RING_SUBMISSIONS: u32 = 256;
 /// that find no room.
 pub const RING_COMPLETIONS: u32 = 4096;
 
+/// Sockets to which a core sends in one go.
+pub const SEND_BATCH_MAX: usize = 32;
+
+/// Bytes that wait for such a batch on one connection. Linux takes as many on a connection whose bytes the peer has read
+/// (`tcp_wmem`).
+pub const SEND_BATCH_BYTES_MAX: usize = 16 * 1024;
+
 /// Tasks that one iteration of the loop runs besides the tasks that were ready when it began.
 pub const LOOP_WAKES_MAX: usize = 64;
 

@@ -289,11 +289,15 @@ pub trait Tx: 'static {
     /// Queues a chunk. Only [`Tx::poll_send`] sends it.
     fn push(&mut self, chunk: Chunk);
 
-    /// Bytes that were pushed and that the kernel has not taken.
+    /// Bytes that were pushed and that the system has not taken.
     fn queued(&self) -> usize;
 
-    /// Sends the queued bytes. Ready once the kernel has taken all of them. An error repeats on every later call.
+    /// Sends the queued bytes. Ready once the system has taken all of them. An error repeats on every later call.
     /// Sending makes progress only while the caller polls; dropping a poll loses nothing.
+    ///
+    /// The system is the kernel, or a driver that hands short queues to the kernel before the core waits next. If the
+    /// kernel then takes only a part, [`Tx::queued`] counts the rest, and the driver goes on with it. If sending fails,
+    /// later calls and receives report it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Lets the system hold the last queued bytes back until the end follows them, so that both leave in one segment.

@@ -18,6 +18,7 @@ mod datagrams;
 mod driver;
 mod listener;
 mod rx;
+mod send_queue;
 mod sleep_queue;
 mod socket;
 mod tasks;
@@ -272,7 +273,7 @@ impl Net for Ring {
         };
         let passed = ready!(from.poll_fill(cx, &mut pipe, at_most));
         if passed > 0 {
-            to.pass(pipe);
+            to.socket.pass(pipe);
         }
         Poll::Ready(passed)
     }

@@ -1,11 +1,13 @@
 //! A connected socket, shared by its two halves and the ring.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::super::os::{reset, shut};
 use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
+use super::send_queue::SendQueue;
 use crate::limits::LOOP_BYTES_MAX;
 #[cfg(doc)]
 use crate::limits::SILENCE_MS;
@@ -16,8 +18,8 @@ pub(super) struct RingSocket {
     key: OperationKey,
     /// Negative once the socket is closed or packed for another core.
     fd: Cell<i32>,
-    receiver: Cell<Option<Waker>>,
-    sender: Cell<Option<Waker>>,
+    pub(super) receiver: Cell<Option<Waker>>,
+    pub(super) sender: Cell<Option<Waker>>,
     /// The turn in which the socket last received, and how many bytes that turn brought.
     turn: Cell<u32>,
     spent: Cell<u32>,
@@ -33,6 +35,18 @@ pub(super) struct RingSocket {
     pub(super) readable: Cell<bool>,
     /// A send may succeed.
     pub(super) writable: Cell<bool>,
+    /// What waits to be sent. Allocated when there is something; freed at rest.
+    pub(super) queue: Cell<Option<Box<SendQueue>>>,
+    /// Bytes that went into batches since the peer last sent something.
+    pub(super) unanswered: Cell<u32>,
+    /// The socket is in the driver's batch of sends.
+    pub(super) is_in_batch: Cell<bool>,
+    /// The driver sends what a batch has left.
+    pub(super) is_driven: Cell<bool>,
+    /// The sending direction ends once that is sent.
+    pub(super) finishes: Cell<bool>,
+    /// Why nothing can be sent any more.
+    pub(super) send_error: Cell<Option<io::ErrorKind>>,
     /// The peer has ended or broken the connection, so receiving never runs dry.
     has_end: Cell<bool>,
     /// A send has failed. The system reports a reset only once, so a later receive may see a plain end.
@@ -65,6 +79,12 @@ impl RingSocket {
                 watches_later: Cell::new(false),
                 readable: Cell::new(readable),
                 writable: Cell::new(true),
+                queue: Cell::new(None),
+                unanswered: Cell::new(0),
+                is_in_batch: Cell::new(false),
+                is_driven: Cell::new(false),
+                finishes: Cell::new(false),
+                send_error: Cell::new(None),
                 has_end: Cell::new(false),
                 broken: Cell::new(false),
                 aborting: Cell::new(false),
@@ -140,6 +160,7 @@ impl RingSocket {
             0
         };
         self.spent.set(before.saturating_add(n as u32));
+        self.unanswered.set(0);
         if is_all && !self.has_end.get() {
             self.readable.set(false);
         }
@@ -152,11 +173,16 @@ impl RingSocket {
             return true;
         }
         remember(&self.sender, cx);
+        self.watch_room();
+        false
+    }
+
+    /// Lets the ring report when there is room to send.
+    pub(super) fn watch_room(&self) {
         if !self.watches_send.replace(true) {
             self.driver
                 .watch(self.key, OperationKind::Send, self.fd(), false);
         }
-        false
     }
 
     /// Handles an event of the ring. Returns whether the socket is gone and its key can be freed.
@@ -166,6 +192,7 @@ impl RingSocket {
         if kind == OperationKind::Send {
             self.watches_send.set(false);
             self.writable.set(true);
+            self.go_on_sending();
             wake(&self.sender);
         } else {
             self.watches_receive.set(!is_last);
@@ -223,7 +250,7 @@ fn remember(waker: &Cell<Option<Waker>>, cx: &Context<'_>) {
     waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
 }
 
-fn wake(waker: &Cell<Option<Waker>>) {
+pub(super) fn wake(waker: &Cell<Option<Waker>>) {
     if let Some(known) = waker.take() {
         known.wake_by_ref();
         waker.set(Some(known));

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 
 use super::*;
+use crate::io::os::reset;
 use crate::io::{Chunk, Rx, SocketOrigin};
 use crate::limits::{
-    ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, LOOP_BYTES_MAX, RING_COMPLETIONS, SILENCE_MS,
+    ACCEPTS_AT_ONCE_MAX, BLOCK_BYTES, LOOP_BYTES_MAX, RING_COMPLETIONS, SEND_BATCH_BYTES_MAX,
+    SILENCE_MS,
 };
 
 type Halves = (RingRx, RingTx);
@@ -376,4 +379,168 @@ fn connects_to_a_full_unix_socket_wait_for_room() {
     })
     .unwrap();
     std::fs::remove_file(path).unwrap();
+}
+
+/// More than a socket takes at once, and little enough for a batch.
+const BATCHED: usize = SEND_BATCH_BYTES_MAX;
+
+/// A connection whose both ends have room for a few kilobytes.
+async fn narrow(net: &Ring) -> (Halves, TcpStream) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Before the handshake, which announces the room.
+    plain.set_recv_buffer_size(2048).unwrap();
+    plain.connect(&socket.local_addr().unwrap().into()).unwrap();
+    let listener = net
+        .listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
+        .unwrap();
+    let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
+    // SAFETY: the socket is open as long as its half.
+    let fd = unsafe { BorrowedFd::borrow_raw(tx.socket.fd()) };
+    let near = socket2::SockRef::from(&fd);
+    near.set_send_buffer_size(4096).unwrap();
+    ((rx, tx), plain.into())
+}
+
+/// Queues bytes and sends them while another task is ready, as in a batch.
+async fn send_batched(net: &Ring, tx: &mut RingTx, bytes: usize) {
+    net.spawn(async {});
+    tx.push(net.pool().copy(&vec![7; bytes]));
+    let sent = poll_fn(|cx| Poll::Ready(tx.poll_send(cx))).await;
+    assert!(matches!(sent, Poll::Ready(Ok(()))), "{sent:?}");
+    assert_eq!(tx.queued(), 0);
+}
+
+/// Waits until the core's loop has gone round.
+async fn next_turn(net: &Ring) {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        net.driver.wake_later(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Reads to the end in a thread.
+fn read_all(mut plain: TcpStream) -> std::thread::JoinHandle<io::Result<usize>> {
+    std::thread::spawn(move || plain.read_to_end(&mut Vec::new()))
+}
+
+#[test]
+fn a_batch_sends_what_several_tasks_have_queued_in_a_turn() {
+    run(|net| async move {
+        let ((_rx, mut tx), mut plain) = with_plain(&net).await;
+        let ((_rx2, mut tx2), mut plain2) = with_plain(&net).await;
+        send_batched(&net, &mut tx, 5).await;
+        send_batched(&net, &mut tx2, 6).await;
+        send_batched(&net, &mut tx, 7).await;
+        plain.set_nonblocking(true).unwrap();
+        let early = plain.read(&mut [0; 99]).unwrap_err();
+        assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
+        plain.set_nonblocking(false).unwrap();
+        next_turn(&net).await;
+        // Both arrive in one piece.
+        assert_eq!(plain.read(&mut [0; 99]).unwrap(), 12);
+        assert_eq!(plain2.read(&mut [0; 99]).unwrap(), 6);
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_driver_goes_on_with_what_a_batch_has_left() {
+    run(|net| async move {
+        let ((mut rx, mut tx), mut plain) = narrow(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        next_turn(&net).await;
+        assert!(tx.queued() > 0, "the socket took all at once");
+        let reader = std::thread::spawn(move || {
+            plain.read_exact(&mut vec![0; BATCHED]).unwrap();
+            plain.write_all(b"got all").unwrap();
+            plain
+        });
+        // The task waits for the answer and does not send.
+        assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"got all");
+        assert_eq!(tx.queued(), 0);
+        reader.join().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_end_comes_behind_a_batch_and_what_it_has_left() {
+    run(|net| async move {
+        for turns in 0..2 {
+            let ((mut rx, mut tx), plain) = narrow(&net).await;
+            let reader = read_all(plain);
+            send_batched(&net, &mut tx, BATCHED).await;
+            for _ in 0..turns {
+                next_turn(&net).await;
+            }
+            tx.finish();
+            // The other end closes when it has read the end.
+            assert!(receive_some(&mut rx).await.is_none());
+            assert_eq!(reader.join().unwrap().unwrap(), BATCHED);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_connection_dropped_with_a_batch_left_is_reset() {
+    run(|net| async move {
+        for (bytes, is_whole) in [(BATCHED, false), (100, true)] {
+            let ((rx, mut tx), plain) = narrow(&net).await;
+            send_batched(&net, &mut tx, bytes).await;
+            drop((rx, tx));
+            let read = read_all(plain).join().unwrap();
+            assert_eq!(read.ok(), is_whole.then_some(bytes));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_abort_comes_behind_a_batch() {
+    run(|net| async move {
+        let ((rx, mut tx), mut plain) = with_plain(&net).await;
+        send_batched(&net, &mut tx, 5).await;
+        tx.abort();
+        drop((rx, tx));
+        assert_eq!(plain.read(&mut [0; 99]).unwrap(), 5);
+        let end = plain.read(&mut [0; 99]).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_batch_that_fails_is_reported_by_the_next_call() {
+    run(|net| async move {
+        let ((mut rx, mut tx), plain) = with_plain(&net).await;
+        reset(plain.as_raw_fd());
+        drop(plain);
+        send_batched(&net, &mut tx, 5).await;
+        next_turn(&net).await;
+        assert!(poll_fn(|cx| tx.poll_send(cx)).await.is_err());
+        let error = poll_fn(|cx| rx.poll_recv(cx)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_peer_that_sends_nothing_gets_a_bounded_amount_in_batches() {
+    run(|net| async move {
+        let ((_rx, mut tx), _plain) = with_plain(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        next_turn(&net).await;
+        net.spawn(async {});
+        tx.push(net.pool().copy(b"more"));
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+        assert!(!tx.socket.is_in_batch.get());
+    })
+    .unwrap();
 }
