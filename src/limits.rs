@@ -129,6 +129,10 @@ pub const PIPES_MAX: usize = 256;
 /// Empty pipes that a core keeps for later bodies.
 pub const PIPES_KEPT_MAX: usize = 16;
 
+/// For how many connections the tables of a core have room from the start. Pages that nothing has touched take no
+/// memory, so this costs 7 MB of addresses. A table that grows copies itself and leaves its old pages to the allocator.
+pub const TABLE_PLACES: usize = 1 << 16;
+
 /// How long a connection without a request keeps the memory of its last exchange.
 pub const IDLE_AFTER_MS: u64 = 100;
 

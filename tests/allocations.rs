@@ -1,4 +1,4 @@
-//! Heap allocations of a proxied request once connections and buffers are warm: none.
+//! Heap allocations of a proxied request once connections and buffers are warm: none. And what an idle connection holds.
 //!
 //! A whole core runs on a real ring with the access log on, in a thread whose allocations are counted. Clients and
 //! endpoints keep their connections and run in other threads.
@@ -7,10 +7,12 @@
 #[path = "allocations/counting_allocator.rs"]
 mod counting_allocator;
 mod e2e;
+#[path = "allocations/idle.rs"]
+mod idle;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -21,7 +23,7 @@ use weir::plan::{EndpointSets, ListenerId, Plan};
 use weir::policy::Registry;
 use weir::serving::{self, Command, CoreStart, Mailbox, MailboxSender, SharedState};
 
-use counting_allocator::{CountingAllocator, count_in};
+use counting_allocator::{CountingAllocator, Tally, count_in};
 use e2e::{Authority, DEADLINE, TokenKey, Weir, key_set, tls_to};
 
 #[global_allocator]
@@ -199,7 +201,7 @@ fn check_with(keys: &str, request: &str, answer: &str, clients: u64) {
 fn count<C: Read + Write + Send>(core: Core, mut clients: Vec<C>, request: &str, max: u64) {
     let mut rounds = Vec::new();
     while rounds.len() < ROUNDS && rounds.last().is_none_or(|last| *last > max) {
-        let before = core.tally.load(Ordering::Relaxed);
+        let before = core.tally.allocations.load(Ordering::Relaxed);
         assert!(before > 0, "the core's thread is not counted");
         let times = REQUESTS / clients.len() as u64;
         std::thread::scope(|scope| {
@@ -207,7 +209,7 @@ fn count<C: Read + Write + Send>(core: Core, mut clients: Vec<C>, request: &str,
                 scope.spawn(move || ask(client, request, times));
             }
         });
-        rounds.push(core.tally.load(Ordering::Relaxed) - before);
+        rounds.push(core.tally.allocations.load(Ordering::Relaxed) - before);
     }
     core.stop();
     let last = rounds.last().copied();
@@ -222,7 +224,7 @@ fn count<C: Read + Write + Send>(core: Core, mut clients: Vec<C>, request: &str,
 struct Core {
     address: SocketAddr,
     sender: MailboxSender<Ring>,
-    tally: &'static AtomicU64,
+    tally: &'static Tally,
     thread: JoinHandle<()>,
     obs: Obs,
 }
@@ -256,7 +258,7 @@ impl Core {
         let log = AccessLog::file("/dev/null".into(), LogFormat::Json).unwrap();
         let (obs, sides) = Obs::start(1, (&plan, &endpoints), Some(log)).unwrap();
         let side = sides.into_iter().next().unwrap();
-        let tally: &'static AtomicU64 = Box::leak(Box::default());
+        let tally: &'static Tally = Box::leak(Box::default());
         let (up, is_up) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             count_in(tally);

@@ -1,12 +1,11 @@
 //! A connection with its unparsed and unsent bytes.
 
 use std::io;
-use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use weir_proto_h1::{BodyKind, Error, Sender};
 
-use super::{Inbox, Outbox, Wire, WireRx, WireTx};
+use super::{Inbox, Outbox, PeerAddress, Wire, WireRx, WireTx};
 use crate::core::Core;
 use crate::io::{Chunk, Net, Pool, Rx};
 use crate::limits::{SPLICE_BYTES_MAX, SPLICE_BYTES_MIN};
@@ -18,7 +17,7 @@ pub struct BufferedWire<N: Net> {
     /// The received bytes.
     pub(super) inbox: Inbox,
     pub(super) rx: WireRx<N>,
-    peer: Option<SocketAddr>,
+    peer: PeerAddress,
 }
 
 impl<N: Net> BufferedWire<N> {

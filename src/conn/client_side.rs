@@ -41,7 +41,7 @@ impl ConnectionContext {
     pub fn new<N: Net>(listener: Rc<CoreListener>, wire: &Wire<N>) -> Self {
         Self {
             listener,
-            address: wire.peer,
+            address: wire.peer.get(),
             tls: wire.rx.tls_parameters(),
             identity: wire.rx.identity(),
             sni: wire.rx.server_name(),

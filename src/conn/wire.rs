@@ -1,10 +1,10 @@
 //! A connection, in the clear or over TLS. Its callers treat both alike.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::PeerAddress;
 use crate::core::Core;
 use crate::io::{Chunk, Connection, Net, Rx, Tx};
 use crate::tls::{CertificateIdentity, TlsFailure, TlsParameters, TlsRx, TlsTx};
@@ -15,8 +15,8 @@ pub struct Wire<N: Net> {
     pub rx: WireRx<N>,
     /// The sending half.
     pub tx: WireTx<N>,
-    /// The peer's address; `None` if it is not known.
-    pub peer: Option<SocketAddr>,
+    /// The peer's address.
+    pub peer: PeerAddress,
 }
 
 /// The receiving half. The state of TLS is boxed, so that connections in the clear stay small.
@@ -40,7 +40,7 @@ impl<N: Net> From<Connection<N>> for Wire<N> {
         Self {
             rx: WireRx::Plain(connection.rx),
             tx: WireTx::Plain(connection.tx),
-            peer: connection.peer,
+            peer: connection.peer.into(),
         }
     }
 }
@@ -53,7 +53,7 @@ impl<N: Net> Wire<N> {
             (WireRx::Plain(rx), WireTx::Plain(tx)) => (rx, tx),
             _ => return None,
         };
-        let peer = self.peer;
+        let peer = self.peer.get();
         Some(Connection { rx, tx, peer })
     }
 }

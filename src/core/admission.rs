@@ -4,7 +4,7 @@ use crate::shared::Ordering;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::{Core, CoreListener};
+use super::{ClientCounters, Core, CoreListener};
 use crate::fault::Reason;
 use crate::io::Net;
 use crate::limits::IDLE_CONNECTION_BYTES;
@@ -14,7 +14,8 @@ pub struct Admission<N: Net> {
     core: Rc<Core<N>>,
     /// The listener that accepted the connection.
     pub listener: Rc<CoreListener>,
-    client: Option<IpAddr>,
+    /// `None` while the client's address is not known.
+    client: Option<ClientCounters>,
 }
 
 impl<N: Net> Admission<N> {
@@ -36,9 +37,8 @@ impl<N: Net> Admission<N> {
             counts.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Reason::ConnectionLimit);
         }
-        if let Some(client) = client
-            && !counts.clients.enter(client, per_client_max)
-        {
+        let entered = client.map(|client| counts.clients.enter(client, per_client_max));
+        if let Some(None) = entered {
             counts.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Reason::ClientLimit);
         }
@@ -48,7 +48,7 @@ impl<N: Net> Admission<N> {
         Ok(Self {
             core: core.clone(),
             listener: listener.clone(),
-            client,
+            client: entered.flatten(),
         })
     }
 
@@ -59,10 +59,8 @@ impl<N: Net> Admission<N> {
     pub fn name_client(&mut self, client: IpAddr) -> Result<(), Reason> {
         let max = self.listener.plan.borrow().connections_per_client_max;
         if self.client.is_none() {
-            if !self.listener.counts.clients.enter(client, max) {
-                return Err(Reason::ClientLimit);
-            }
-            self.client = Some(client);
+            let entered = self.listener.counts.clients.enter(client, max);
+            self.client = Some(entered.ok_or(Reason::ClientLimit)?);
         }
         Ok(())
     }

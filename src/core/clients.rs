@@ -11,6 +11,11 @@ use std::net::IpAddr;
 /// Counters a row: 64 KiB of memory.
 const ROW: usize = 1 << 14;
 
+/// The counters of one client: their indexes in both rows. It is what a connection keeps, because it is smaller than an
+/// address.
+#[derive(Clone, Copy)]
+pub struct ClientCounters([u16; 2]);
+
 /// The connections of one listener by client address.
 pub struct Clients {
     rows: [Box<[AtomicU32]>; 2],
@@ -28,31 +33,30 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Counts a connection of `client` in, unless it already has `max`. Returns whether it was counted.
-    pub fn enter(&self, client: IpAddr, max: u32) -> bool {
-        let [a, b] = self.cells(client);
-        let count = a
-            .fetch_add(1, Ordering::Relaxed)
-            .min(b.fetch_add(1, Ordering::Relaxed));
-        if count >= max {
-            self.leave(client);
+    /// Counts a connection of `client` in. `None`: it has `max` already.
+    pub fn enter(&self, client: IpAddr, max: u32) -> Option<ClientCounters> {
+        let hash = self.hash.hash_one(network(client));
+        let index = |hash: u64| (hash as usize % ROW) as u16;
+        let counters = ClientCounters([index(hash), index(hash >> 32)]);
+        let counts = self
+            .cells(counters)
+            .map(|cell| cell.fetch_add(1, Ordering::Relaxed));
+        if counts.iter().all(|&count| count >= max) {
+            self.leave(counters);
+            return None;
         }
-        count < max
+        Some(counters)
     }
 
-    /// Counts a connection of `client` out.
-    pub fn leave(&self, client: IpAddr) {
-        for cell in self.cells(client) {
+    /// Counts a connection out that [`Clients::enter`] has counted in.
+    pub fn leave(&self, counters: ClientCounters) {
+        for cell in self.cells(counters) {
             cell.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn cells(&self, client: IpAddr) -> [&AtomicU32; 2] {
-        let hash = self.hash.hash_one(network(client));
-        [
-            &self.rows[0][hash as usize % ROW],
-            &self.rows[1][(hash >> 32) as usize % ROW],
-        ]
+    fn cells(&self, ClientCounters([a, b]): ClientCounters) -> [&AtomicU32; 2] {
+        [&self.rows[0][a as usize], &self.rows[1][b as usize]]
     }
 }
 
@@ -73,22 +77,25 @@ mod tests {
         let clients = Clients::default();
         let one: IpAddr = "192.0.2.1".parse().expect("an address");
         let same: IpAddr = "::ffff:192.0.2.1".parse().expect("an address");
-        assert!(clients.enter(one, 2) && clients.enter(same, 2));
-        assert!(!clients.enter(one, 2));
+        let first = clients.enter(one, 2).expect("room");
+        assert!(clients.enter(same, 2).is_some());
+        assert!(clients.enter(one, 2).is_none());
         let mut met = 0;
         for i in 0..1000_u32 {
-            met += u32::from(!clients.enter(IpAddr::V4((0x0a00_0000 + i).into()), 1));
+            let other = IpAddr::V4((0x0a00_0000 + i).into());
+            met += u32::from(clients.enter(other, 1).is_none());
         }
         assert!(met < 10, "{met} of 1000 other clients were refused");
-        clients.leave(one);
-        assert!(clients.enter(one, 2));
+        clients.leave(first);
+        assert!(clients.enter(one, 2).is_some());
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one_client() {
         let clients = Clients::default();
-        assert!(clients.enter("2001:db8::1".parse().expect("an address"), 1));
-        assert!(!clients.enter("2001:db8::2".parse().expect("an address"), 1));
-        assert!(clients.enter("2001:db8:0:1::1".parse().expect("an address"), 1));
+        let enter = |client: &str| clients.enter(client.parse().expect("an address"), 1);
+        assert!(enter("2001:db8::1").is_some());
+        assert!(enter("2001:db8::2").is_none());
+        assert!(enter("2001:db8:0:1::1").is_some());
     }
 }

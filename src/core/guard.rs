@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Core;
@@ -14,24 +13,32 @@ use crate::obs::LogLevel;
 
 /// Runs a future and catches its panic. Each new poll begins with a whole [`Share`](super::Share).
 pub fn guarded<N: Net, T>(
-    core: &Rc<Core<N>>,
+    core: &Core<N>,
     mut future: Pin<Box<impl Future<Output = T>>>,
 ) -> impl Future<Output = Result<T, Box<dyn Any + Send>>> {
-    let core = core.clone();
     let mut is_first = true;
     poll_fn(move |cx: &mut Context<'_>| {
         // The first poll runs within the caller's poll, which has its share already.
         if !mem::take(&mut is_first) {
             core.share.renew();
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        core.notice_memory_shortage();
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
+        poll_guarded(core, cx, future.as_mut())
     })
+}
+
+/// Polls a future and catches its panic, after which the future must not be polled again.
+pub fn poll_guarded<N: Net, F: Future + ?Sized>(
+    core: &Core<N>,
+    cx: &mut Context<'_>,
+    future: Pin<&mut F>,
+) -> Poll<Result<F::Output, Box<dyn Any + Send>>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+    core.notice_memory_shortage();
+    match polled {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    }
 }
 
 /// Counts a panic and logs its message.

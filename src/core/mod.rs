@@ -9,6 +9,7 @@ mod clients;
 mod connection_counts;
 mod core_listener;
 mod date_cache;
+mod deadline_queue;
 mod guard;
 mod memory;
 mod share;
@@ -23,11 +24,11 @@ use std::time::Duration;
 
 pub use admission::Admission;
 pub use calls::{CallPermit, Calls, MirroredBytes};
-pub use clients::Clients;
+pub use clients::{ClientCounters, Clients};
 pub use connection_counts::ConnectionCounts;
 pub use core_listener::CoreListener;
 pub use date_cache::DateText;
-pub use guard::{guarded, report_panic};
+pub use guard::{guarded, poll_guarded, report_panic};
 pub use share::Share;
 pub use timers::{Timer, Timers};
 

@@ -2,20 +2,21 @@
 //!
 //! Each task owns one [`Timer`] and moves its deadline with a plain store, several times a request. The queue changes
 //! only when the new deadline is earlier than the queued one. When a queued time comes before its timer's deadline, the
-//! queue takes the deadline instead. Firing early or late does no harm, because the task compares its deadline with the
-//! clock.
+//! queue takes the deadline instead. A timer that is dropped leaves its entry to the next timer with its number. Firing
+//! early or late does no harm, because the task compares its deadline with the clock.
 //!
 //! When memory is short, tasks report at their timers how many bytes they hold, and the core asks those that hold most
 //! to end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use super::deadline_queue::DeadlineQueue;
 use crate::io::Instant;
+use crate::limits::TABLE_PLACES;
 
 /// All timers of a core.
 #[derive(Default)]
@@ -23,42 +24,56 @@ pub struct Timers {
     entries: RefCell<Entries>,
 }
 
-#[derive(Default)]
 struct Entries {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    queue: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    queue: DeadlineQueue,
     live: usize,
 }
 
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            slots: Vec::with_capacity(TABLE_PLACES),
+            free: Vec::new(),
+            queue: DeadlineQueue::default(),
+            live: 0,
+        }
+    }
+}
+
+/// One timer.
 struct Slot {
-    /// Tells the owner of the slot from earlier owners that the queue still names.
-    generation: u32,
-    deadline: Instant,
-    /// The earliest time that the queue has for this slot; `NEVER` if it has none.
-    queued: Instant,
     waker: Option<Waker>,
-    used: bool,
-    /// Bytes that the owner holds, as it last reported.
-    held: usize,
-    /// The slot, and its generation, that pays for the bytes; `None` if this slot pays itself.
-    charged_to: Option<(u32, u32)>,
+    deadline: Instant,
+    /// Tells the owner of the slot from earlier owners that parts still name.
+    generation: u32,
+    /// Bytes that the owner holds, as it last reported, up to 4 GiB.
+    held: u32,
+    /// The slot, and its generation, that pays for the bytes: this one, if the owner is not a part of another.
+    payer: (u32, u32),
+    is_live: bool,
+    /// The deadline has passed, and its owner was woken.
+    has_fired: bool,
     /// The core asks the owner to end, and the owner has not read the request yet.
     must_shed: bool,
     /// The core has asked the owner to end, so its bytes will soon be free.
     is_leaving: bool,
 }
 
-impl Default for Slot {
-    fn default() -> Self {
+// Each connection has one: see "Idle connections by owner" in src/ARCHITECTURE.md.
+const _: () = assert!(size_of::<Slot>() <= 48);
+
+impl Slot {
+    fn new(key: u32, generation: u32) -> Self {
         Self {
-            generation: 0,
-            deadline: Instant::NEVER,
-            queued: Instant::NEVER,
             waker: None,
-            used: false,
+            deadline: Instant::NEVER,
+            generation,
             held: 0,
-            charged_to: None,
+            payer: (key, generation),
+            is_live: true,
+            has_fired: false,
             must_shed: false,
             is_leaving: false,
         }
@@ -69,12 +84,11 @@ impl Entries {
     /// The slots that pay for bytes, and for how many.
     fn holders(&self) -> Vec<(usize, usize)> {
         let mut held = vec![0; self.slots.len()];
-        for (key, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.used) {
-            let whole = slot.charged_to.filter(|&(whole, generation)| {
-                let whole = &self.slots[whole as usize];
-                whole.used && whole.generation == generation
-            });
-            held[whole.map_or(key, |(whole, _)| whole as usize)] += slot.held;
+        for (key, slot) in (self.slots.iter().enumerate()).filter(|(_, slot)| slot.is_live) {
+            let (payer, generation) = slot.payer;
+            let whole = &self.slots[payer as usize];
+            let is_there = whole.is_live && whole.generation == generation;
+            held[if is_there { payer as usize } else { key }] += slot.held as usize;
         }
         let holders = held.into_iter().zip(0..);
         holders.filter(|&(held, _)| held > 0).collect()
@@ -86,20 +100,22 @@ impl Timers {
     pub fn timer(self: &Rc<Self>) -> Timer {
         let mut entries = self.entries.borrow_mut();
         entries.live += 1;
-        let key = entries.free.pop().unwrap_or_else(|| {
-            entries.slots.push(Slot::default());
-            (entries.slots.len() - 1) as u32
-        });
-        let slot = &mut entries.slots[key as usize];
-        *slot = Slot {
-            generation: slot.generation,
-            used: true,
-            ..Slot::default()
+        let key = match entries.free.pop() {
+            Some(key) => {
+                let slot = &mut entries.slots[key as usize];
+                *slot = Slot::new(key, slot.generation);
+                key
+            }
+            None => {
+                let key = entries.slots.len() as u32;
+                entries.slots.push(Slot::new(key, 0));
+                entries.queue.add_timer();
+                key
+            }
         };
         Timer {
             timers: self.clone(),
             key,
-            deadline: Cell::new(Instant::NEVER),
         }
     }
 
@@ -161,30 +177,24 @@ impl Timers {
         loop {
             let mut entries = self.entries.borrow_mut();
             let entries = &mut *entries;
-            let Some(&Reverse((at, key, generation))) = entries.queue.peek() else {
+            let Some((at, key)) = entries.queue.first() else {
                 return;
             };
             if at > now {
                 return;
             }
-            entries.queue.pop();
             let slot = &mut entries.slots[key as usize];
-            if slot.generation != generation || !slot.used || slot.queued != at {
-                continue;
-            }
-            slot.queued = Instant::NEVER;
-            if slot.deadline > now {
+            if slot.is_live && slot.deadline > now && slot.deadline != Instant::NEVER {
                 // The owner has moved the deadline to a later time.
-                if slot.deadline != Instant::NEVER {
-                    slot.queued = slot.deadline;
-                    entries
-                        .queue
-                        .push(Reverse((slot.deadline, key, generation)));
-                }
+                entries.queue.postpone_first(slot.deadline);
                 continue;
             }
-            if let Some(waker) = &slot.waker {
-                waker.wake_by_ref();
+            entries.queue.remove_first();
+            if slot.is_live && slot.deadline <= now {
+                slot.has_fired = true;
+                if let Some(waker) = &slot.waker {
+                    waker.wake_by_ref();
+                }
             }
         }
     }
@@ -194,33 +204,32 @@ impl Timers {
 pub struct Timer {
     timers: Rc<Timers>,
     key: u32,
-    deadline: Cell<Instant>,
 }
 
 impl Timer {
     /// Moves the deadline. The task that last called [`Timer::watch`] is woken soon after it has passed.
     #[inline]
     pub fn set(&self, deadline: Instant) {
-        if self.deadline.replace(deadline) == deadline {
-            return;
-        }
         let mut entries = self.timers.entries.borrow_mut();
         let entries = &mut *entries;
         let slot = &mut entries.slots[self.key as usize];
-        slot.deadline = deadline;
-        if deadline < slot.queued {
-            slot.queued = deadline;
-            entries
-                .queue
-                .push(Reverse((deadline, self.key, slot.generation)));
+        let before = mem::replace(&mut slot.deadline, deadline);
+        if deadline < before || (slot.has_fired && deadline != before) {
+            slot.has_fired = false;
+            entries.queue.queue_by(self.key, deadline);
         }
+    }
+
+    /// The time that was last set.
+    pub fn deadline(&self) -> Instant {
+        self.timers.entries.borrow().slots[self.key as usize].deadline
     }
 
     /// Reports how many bytes of messages the timer's owner holds. When memory runs out, the core asks the owners that
     /// hold most to end.
     pub fn report_held(&self, bytes: usize) {
         let mut entries = self.timers.entries.borrow_mut();
-        entries.slots[self.key as usize].held = bytes;
+        entries.slots[self.key as usize].held = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
     /// Reports that the timer's owner holds no more bytes, and withdraws a request to end.
@@ -234,10 +243,8 @@ impl Timer {
     /// as long as it exists.
     pub fn charge_to(&self, whole: &Self) {
         let mut entries = self.timers.entries.borrow_mut();
-        let whole_slot = &entries.slots[whole.key as usize];
-        let payer = whole_slot.charged_to;
-        let payer = payer.unwrap_or((whole.key, whole_slot.generation));
-        entries.slots[self.key as usize].charged_to = Some(payer);
+        let payer = entries.slots[whole.key as usize].payer;
+        entries.slots[self.key as usize].payer = payer;
     }
 
     /// Whether the core asks the owner to end because the owner holds too many bytes. True once for each request.
@@ -265,7 +272,7 @@ impl Drop for Timer {
         let mut entries = self.timers.entries.borrow_mut();
         let slot = &mut entries.slots[self.key as usize];
         slot.generation = slot.generation.wrapping_add(1);
-        slot.used = false;
+        slot.is_live = false;
         let waker = slot.waker.take();
         entries.free.push(self.key);
         entries.live -= 1;

@@ -234,7 +234,7 @@ pub trait Net: Clone + 'static {
     fn unpack(&self, parcel: Self::PackedConnection) -> io::Result<Connection<Self>>;
 
     /// Creates a doorbell and the half that receives its rings. Each ring arrives as one byte; a ring merges into the
-    /// last one if the core has not received that yet.
+    /// last one if the core has not heard that yet ([`Bell::heard`]).
     ///
     /// # Errors
     /// The process is out of descriptors.
@@ -243,8 +243,11 @@ pub trait Net: Clone + 'static {
 
 /// Wakes a core from another thread.
 pub trait Bell: Clone + Send + Sync + 'static {
-    /// Rings. Costs only one atomic operation while the core has not received the last ring.
+    /// Rings. Costs only one atomic operation while the core has not heard the last ring.
     fn ring(&self);
+
+    /// Lets the next ring through. The core calls this when it has received a ring, before it looks what there is to do.
+    fn heard(&self);
 }
 
 /// The receiving half of a connection.

@@ -237,32 +237,22 @@ pub struct Doorbell {
     state: Arc<DoorbellState>,
 }
 
-/// What the two ends of a doorbell share.
-pub(super) struct DoorbellState {
+/// What the copies of a doorbell share.
+struct DoorbellState {
     rung: AtomicBool,
     far: UnixStream,
 }
 
 impl Doorbell {
-    /// Creates a doorbell, the descriptor that its core receives from, and the state to update after each receive.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd, Arc<DoorbellState>)> {
+    /// Creates a doorbell, and the descriptor that its core receives from.
+    pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
         let (near, far) = UnixStream::pair()?;
         far.set_nonblocking(true)?;
         let state = Arc::new(DoorbellState {
             rung: AtomicBool::new(false),
             far,
         });
-        let bell = Self {
-            state: state.clone(),
-        };
-        Ok((bell, near.into(), state))
-    }
-}
-
-impl DoorbellState {
-    /// Records that the core has received the ring, so that the next ring sends a byte again.
-    pub(super) fn heard(&self) {
-        self.rung.store(false, Ordering::Release);
+        Ok((Self { state }, near.into()))
     }
 }
 
@@ -273,6 +263,10 @@ impl Bell for Doorbell {
             // ended.
             let _ = io::Write::write(&mut &self.state.far, &[1]);
         }
+    }
+
+    fn heard(&self) {
+        self.state.rung.store(false, Ordering::Release);
     }
 }
 

@@ -52,7 +52,7 @@ impl<N: Net> RelayConnection<N> {
         let id = admission.listener.id.get();
         let listener = admission.listener.plan.borrow().clone();
         let client = RelayClient {
-            address: wire.peer,
+            address: wire.peer.get(),
             tls: wire.rx.tls_parameters(),
         };
         let mut record = RelayRecord::new(core, "TCP", id, client.ip());
@@ -114,7 +114,7 @@ impl<N: Net> RelayConnection<N> {
         let upstream = upstream.ok_or(Reason::Internal)?;
         let guarded = upstream.admit_connection(core.net.now())?;
         let mut verdict = ConnectionVerdict::new(core, planned, upstream, guarded);
-        let client = accepted.wire.peer;
+        let client = accepted.wire.peer.get();
         let attempts = EndpointAttempts {
             plan: planned,
             upstream,

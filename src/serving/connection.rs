@@ -9,10 +9,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::client_connection::{ClientConnection, Stage, StageEnd};
 use super::{CoreServer, IdleConnection, http2};
 use crate::conn::http1::DownstreamConnection;
 use crate::conn::{ClientSide, ConnectionContext, HeadBuffer, Inbox, Outbox, Wire, WireRx, WireTx};
-use crate::core::{Admission, Core, Timer, guarded, report_panic};
+use crate::core::{Admission, Core, Timer};
 use crate::exchange::{self, AfterExchange, ExchangeBuffers};
 use crate::fault::{Fault, Phase, Reason};
 use crate::io::{Chunk, Connection, Net, Tx};
@@ -34,118 +35,127 @@ pub(super) fn serve<N: Net>(
         let has_entry = plan.tls.is_some() || plan.proxy_protocol.is_some();
         (has_entry, plan.is_http())
     };
-    let mut idle = IdleConnection {
+    let idle = IdleConnection {
         wire: connection.into(),
         timer: server.core.timers.timer(),
         admission,
         is_new: true,
-        early: None,
+        is_shortened: false,
         bindings: None,
     };
-    // An `async` block, because it uses its captures in place; an `async fn` would hold its arguments twice.
-    async move {
-        server.core.share.renew();
-        if has_entry {
-            // In a box, because only some listeners need this future, and only for a short time.
-            let Some(entered) = Box::pin(enter(&server, idle)).await else {
-                return;
-            };
-            idle = entered;
+    let mut connection = match (has_entry, is_http) {
+        (false, true) => ClientConnection::idle(server, idle),
+        (true, _) => ClientConnection::busy(server.clone(), Box::pin(enter(server, idle, is_http))),
+        (false, false) => {
+            ClientConnection::busy(server.clone(), Box::pin(pass_on(server, idle, None)))
         }
-        if !is_http {
-            return Box::pin(pass_on(server, idle)).await;
-        }
-        loop {
-            let Some(mut first) = idle.wait(&server.core).await else {
-                return match idle.wire.rx {
-                    WireRx::Plain(_) => {}
-                    WireRx::Tls(_) => Box::pin(leave(server, idle)).await,
-                };
-            };
-            if idle.is_new && begins_http2(&idle, &first).is_none() {
-                match Box::pin(receive_preface(&server.core, &mut idle, first)).await {
-                    Some(whole) => first = whole,
-                    None => return,
-                }
-            }
-            if idle.is_new && begins_http2(&idle, &first) == Some(true) {
-                idle.report_handshake(&server.core);
-                return Box::pin(http2::serve(server, idle, first)).await;
-            }
-            idle.report_handshake(&server.core);
-            let core = &server.core;
-            let conversation = Box::pin(converse(server.clone(), idle, first));
-            // The conversation's memory is free by now, so a lingering connection holds little.
-            let ended = match guarded(core, conversation).await {
-                Ok(ConversationEnd::Wait(rested)) => {
-                    idle = rested;
-                    continue;
-                }
-                Ok(ConversationEnd::Linger(rested)) => Box::new(rested),
-                Ok(ConversationEnd::Drop) => return,
-                Err(panic) => return report_panic(core, &*panic),
-            };
-            return Box::pin(linger(server, ended)).await;
-        }
+    };
+    poll_fn(move |cx| connection.poll(cx))
+}
+
+/// Begins to serve a connection whose first bytes have arrived.
+pub(super) fn begin<N: Net>(
+    server: &Rc<CoreServer<N>>,
+    mut idle: IdleConnection<N>,
+    first: Chunk,
+) -> Stage<N> {
+    let server = server.clone();
+    let is_http2 = match idle.is_new {
+        true => begins_http2(&idle, &first),
+        false => Some(false),
+    };
+    if is_http2.is_some() {
+        idle.report_handshake(&server.core);
+    }
+    match is_http2 {
+        None => Box::pin(receive_preface(server, idle, first)),
+        Some(true) => Box::pin(http2::serve(server, idle, first)),
+        Some(false) => Box::pin(converse(server, idle, first)),
     }
 }
 
 /// Serves a connection of a listener without HTTP: ends TLS, if the listener has it, and passes the bytes on.
-async fn pass_on<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
+async fn pass_on<N: Net>(
+    server: Rc<CoreServer<N>>,
+    mut idle: IdleConnection<N>,
+    early: Option<Chunk>,
+) -> StageEnd<N> {
     let core = &server.core;
     let begun = RelayConnection::begin(core, server.plan(), &idle.admission, &idle.wire);
     let Some(relayed) = begun else {
         idle.wire.tx.abort();
-        return;
+        return StageEnd::Over;
     };
     let is_tls = matches!(idle.wire.rx, WireRx::Tls(_));
     if is_tls && !idle.open_tls(core).await {
-        if idle.report_handshake(core) != Some(TlsFailure::PlainHttp) {
-            idle.linger(core).await;
-        }
-        return;
+        return match idle.report_handshake(core) {
+            Some(TlsFailure::PlainHttp) => StageEnd::Over,
+            _ => StageEnd::Linger(idle),
+        };
     }
     idle.report_handshake(core);
     let accepted = AcceptedConnection {
         wire: idle.wire,
         timer: idle.timer,
         admission: idle.admission,
-        early: idle.early.map(|early| *early),
+        early,
     };
-    let served = Box::pin(relayed.serve(core.clone(), accepted));
-    if let Err(panic) = guarded(core, served).await {
-        report_panic(core, &*panic);
-    }
+    Box::pin(relayed.serve(core.clone(), accepted)).await;
+    StageEnd::Over
 }
 
 /// Ends a connection whose last answer has been queued.
-async fn linger<N: Net>(server: Rc<CoreServer<N>>, mut idle: Box<IdleConnection<N>>) {
+pub(super) async fn linger<N: Net>(
+    server: Rc<CoreServer<N>>,
+    mut idle: IdleConnection<N>,
+) -> StageEnd<N> {
     idle.linger(&server.core).await;
+    StageEnd::Over
 }
 
-/// Receives until the first bytes tell the protocol, because the preface of HTTP/2 may arrive in pieces. `None`: the
-/// client has closed, or is too slow.
+/// Receives until the first bytes tell the protocol, because the preface of HTTP/2 may arrive in pieces.
 async fn receive_preface<N: Net>(
-    core: &Rc<Core<N>>,
-    idle: &mut IdleConnection<N>,
+    server: Rc<CoreServer<N>>,
+    mut idle: IdleConnection<N>,
     first: Chunk,
-) -> Option<Chunk> {
+) -> StageEnd<N> {
+    let core = &server.core;
     let deadline = core.net.now() + idle.admission.listener.plan.borrow().timeouts.head;
     let mut inbox = Inbox::default();
     inbox.add(first, core.net.pool());
-    while begins_http2(idle, inbox.bytes()).is_none() {
-        let more = idle.wait_until(core, deadline).await?;
+    while begins_http2(&idle, inbox.bytes()).is_none() {
+        let Some(more) = idle.receive_more(core, deadline).await else {
+            return StageEnd::Over;
+        };
         inbox.add(more, core.net.pool());
     }
-    inbox.take()
+    match inbox.take() {
+        Some(first) => StageEnd::Serve(idle, first),
+        None => StageEnd::Over,
+    }
 }
 
-/// Does the steps that come before HTTP: reads the header of the PROXY protocol, then begins TLS. `None`: a step
-/// failed.
+/// Does the steps that come before the listener's protocol, then begins with that.
 async fn enter<N: Net>(
+    server: Rc<CoreServer<N>>,
+    idle: IdleConnection<N>,
+    is_http: bool,
+) -> StageEnd<N> {
+    match open(&server, idle).await {
+        None => StageEnd::Over,
+        Some((idle, Some(early))) if is_http => StageEnd::Serve(idle, early),
+        Some((idle, None)) if is_http => StageEnd::Wait(idle),
+        // In a box, because the bytes may pass for long.
+        Some((idle, early)) => Box::pin(pass_on(server, idle, early)).await,
+    }
+}
+
+/// Reads the header of the PROXY protocol, then begins TLS. Returns the bytes that arrived behind the header too, unless
+/// they belong to TLS. `None`: a step failed.
+async fn open<N: Net>(
     server: &CoreServer<N>,
     mut idle: IdleConnection<N>,
-) -> Option<IdleConnection<N>> {
+) -> Option<(IdleConnection<N>, Option<Chunk>)> {
     let core = &server.core;
     let plan = idle.admission.listener.plan.borrow().clone();
     let mut early = Chunk::default();
@@ -154,6 +164,7 @@ async fn enter<N: Net>(
         let is_trusted = idle
             .wire
             .peer
+            .get()
             .is_none_or(|peer| trusted.contains(peer.ip()));
         let received = match is_trusted {
             true => idle.receive_proxy_header(core).await,
@@ -163,7 +174,7 @@ async fn enter<N: Net>(
             Ok(rest) => early = rest,
             Err(reason) => {
                 let listener = idle.admission.listener.id.get();
-                let peer = idle.wire.peer.map(|peer| peer.ip());
+                let peer = idle.wire.peer.get().map(|peer| peer.ip());
                 exchange::report_turned_away(core, (listener, &plan), peer, reason);
                 idle.wire.tx.abort();
                 return None;
@@ -171,8 +182,7 @@ async fn enter<N: Net>(
         }
     }
     let Some(tls) = &plan.tls else {
-        idle.early = (!early.is_empty()).then(|| Box::new(early));
-        return Some(idle);
+        return Some((idle, Some(early).filter(|early| !early.is_empty())));
     };
     let Connection { rx, tx, peer } = idle.wire.into_raw()?;
     let halves = tls.accept((rx, tx), early, core.net.pool(), &core.handshake_queue);
@@ -180,24 +190,29 @@ async fn enter<N: Net>(
     let wire = Wire {
         rx: WireRx::Tls(Box::new(rx)),
         tx: WireTx::Tls(tx),
-        peer,
+        peer: peer.into(),
     };
-    Some(IdleConnection { wire, ..idle })
+    Some((IdleConnection { wire, ..idle }, None))
 }
 
 /// Ends a TLS connection that gets no more requests: with a close, or with the alert or answer that says why its
 /// handshake failed.
-async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
+pub(super) async fn leave<N: Net>(
+    server: Rc<CoreServer<N>>,
+    mut idle: IdleConnection<N>,
+) -> StageEnd<N> {
     let core = &server.core;
     match idle.report_handshake(core) {
-        None => idle.linger(core).await,
         Some(TlsFailure::PlainHttp) => {
             let Some(connection) = idle.wire.into_raw() else {
-                return;
+                return StageEnd::Over;
             };
             let Wire { rx, tx, peer } = Wire::from(connection);
             let mut out = Outbox::new(tx, core.net.pool().clone());
-            let from = (idle.admission.listener.id.get(), peer.map(|peer| peer.ip()));
+            let from = (
+                idle.admission.listener.id.get(),
+                peer.get().map(|peer| peer.ip()),
+            );
             let plan = server.plan();
             exchange::refuse_connection(core, &plan.plan, &mut out, from, Reason::PlainHttp);
             flush(core, &idle.timer, &mut out).await;
@@ -206,22 +221,12 @@ async fn leave<N: Net>(server: Rc<CoreServer<N>>, mut idle: IdleConnection<N>) {
                 tx: out.tx,
                 peer,
             };
-            IdleConnection { wire, ..idle }.linger(core).await;
+            StageEnd::Linger(IdleConnection { wire, ..idle })
         }
         // The peer is gone; an alert would reach no one.
-        Some(TlsFailure::ClosedInHandshake | TlsFailure::Timeout) => {}
-        Some(_) => idle.linger(core).await,
+        Some(TlsFailure::ClosedInHandshake | TlsFailure::Timeout) => StageEnd::Over,
+        None | Some(_) => StageEnd::Linger(idle),
     }
-}
-
-/// How a conversation ends.
-enum ConversationEnd<N: Net> {
-    /// No request has arrived for a while: the connection is idle now.
-    Wait(IdleConnection<N>),
-    /// The last answer is queued: the connection ends when the client has read that answer.
-    Linger(IdleConnection<N>),
-    /// The connection has ended, or Weir drops it.
-    Drop,
 }
 
 /// An HTTP/1.1 connection with the memory that requests need.
@@ -260,17 +265,17 @@ impl<N: Net> Conversation<N> {
             timer: self.timer,
             admission,
             is_new: false,
-            early: None,
+            is_shortened: false,
             bindings: self.buffers.bindings,
         }
     }
 
     /// Ends a connection that its client has closed. Over TLS the client gets a close or the alert, and time to read
     /// it: dropping a connection with unread bytes resets it, which could destroy what was sent.
-    fn close(self) -> ConversationEnd<N> {
+    fn close(self) -> StageEnd<N> {
         match self.connection.is_plain() {
-            true => ConversationEnd::Drop,
-            false => ConversationEnd::Linger(self.into_idle()),
+            true => StageEnd::Over,
+            false => StageEnd::Linger(self.into_idle()),
         }
     }
 }
@@ -280,7 +285,7 @@ async fn converse<N: Net>(
     server: Rc<CoreServer<N>>,
     idle: IdleConnection<N>,
     first: Chunk,
-) -> ConversationEnd<N> {
+) -> StageEnd<N> {
     let core = &server.core;
     let mut conversation = Conversation::new(core, idle, first);
     let _counted = core.activate();
@@ -314,16 +319,16 @@ async fn converse<N: Net>(
             AfterExchange::Next => {}
             // The client asked for the close and has sent its last byte, so there is nothing left to read.
             AfterExchange::Close if !keeps_alive && connection.is_over() => {
-                return ConversationEnd::Drop;
+                return StageEnd::Over;
             }
-            AfterExchange::Close => return ConversationEnd::Linger(conversation.into_idle()),
+            AfterExchange::Close => return StageEnd::Linger(conversation.into_idle()),
             // TLS has failed: the client gets the alert, then a close.
             AfterExchange::Abort if connection.is_refused() => {
-                return ConversationEnd::Linger(conversation.into_idle());
+                return StageEnd::Linger(conversation.into_idle());
             }
             AfterExchange::Abort => {
                 connection.wire.out.tx.abort();
-                return ConversationEnd::Drop;
+                return StageEnd::Over;
             }
         }
         core.share.spend(EXCHANGE_STEPS);
@@ -331,8 +336,10 @@ async fn converse<N: Net>(
             connection.let_others_run().await;
         }
         if core.active() > WAITING_CONNECTIONS_MAX && !connection.has_more() {
-            return ConversationEnd::Wait(conversation.into_idle());
+            return StageEnd::Wait(conversation.into_idle());
         }
+        // The next request comes in another block.
+        request.block = Chunk::default();
         let wait = core.net.now() + Duration::from_millis(IDLE_AFTER_MS);
         timer.set(wait);
         let next = poll_fn(|cx| {
@@ -352,7 +359,7 @@ async fn converse<N: Net>(
         match next.await {
             Some(Some(())) => {}
             Some(None) => return conversation.close(),
-            None => return ConversationEnd::Wait(conversation.into_idle()),
+            None => return StageEnd::Wait(conversation.into_idle()),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use weir_proto_h2::{Connection, Error, ErrorCode};
 
+use super::client_connection::StageEnd;
 use super::{CoreServer, IdleConnection};
 use crate::conn::http2::{
     DownstreamStream, Mux, MuxOutcome, PeerLimits, PeerWatch, StreamLoss, Worker,
@@ -24,7 +25,7 @@ pub(super) async fn serve<N: Net>(
     server: Rc<CoreServer<N>>,
     idle: IdleConnection<N>,
     first: Chunk,
-) {
+) -> StageEnd<N> {
     let IdleConnection {
         wire,
         timer,
@@ -51,9 +52,13 @@ pub(super) async fn serve<N: Net>(
     connection.mux.lose(connection.stream_loss());
     match ended {
         Ok(()) => connection.report_end(),
-        Err(panic) => return report_panic(&core, &*panic),
+        Err(panic) => {
+            report_panic(&core, &*panic);
+            return StageEnd::Over;
+        }
     }
     linger(&connection, &mut rx, &timer).await;
+    StageEnd::Over
 }
 
 /// The state that the connection's task shares with its workers.

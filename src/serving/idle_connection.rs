@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::conn::{ClientBindings, Inbox, Wire, WireRx, proxy_protocol};
@@ -25,65 +25,69 @@ pub struct IdleConnection<N: Net> {
     pub admission: Admission<N>,
     /// Whether no request has arrived yet. The deadline for the first head counts from the accept.
     pub is_new: bool,
-    /// The bytes that arrived behind the PROXY protocol header.
-    pub early: Option<Box<Chunk>>,
+    /// Whether a drain has shortened the present wait.
+    pub is_shortened: bool,
     /// The endpoint connections that serve this client's connection alone.
     pub bindings: Option<Rc<ClientBindings>>,
 }
 
 impl<N: Net> IdleConnection<N> {
-    /// Waits for the first bytes of a request. `None`: the connection has ended or broken, was idle for too long, or
-    /// must end.
-    pub async fn wait(&mut self, core: &Rc<Core<N>>) -> Option<Chunk> {
-        if let Some(early) = self.early.take() {
-            return Some(*early);
-        }
+    /// Begins to wait for the first bytes of a request.
+    pub fn begin_wait(&mut self, core: &Core<N>) {
         let timeouts = self.admission.listener.plan.borrow().timeouts;
         let limit = if self.is_new {
             timeouts.head
         } else {
             timeouts.idle
         };
-        self.wait_until(core, core.net.now() + limit).await
+        self.wait_until(core.net.now() + limit);
     }
 
-    /// Waits like [`IdleConnection::wait`], but until the given deadline.
-    pub async fn wait_until(&mut self, core: &Rc<Core<N>>, deadline: Instant) -> Option<Chunk> {
-        let mut patience = Patience::new(self, deadline);
-        let mut is_first = true;
-        poll_fn(|cx| {
-            if !mem::take(&mut is_first) {
-                core.share.renew();
+    fn wait_until(&mut self, deadline: Instant) {
+        self.timer.set(deadline);
+        self.is_shortened = false;
+    }
+
+    /// Receives more of the first bytes until the given deadline. `None` as for [`IdleConnection::poll_first_bytes`].
+    pub async fn receive_more(&mut self, core: &Core<N>, deadline: Instant) -> Option<Chunk> {
+        self.wait_until(deadline);
+        poll_fn(|cx| self.poll_first_bytes(cx, core)).await
+    }
+
+    /// Receives the first bytes of a request. `None`: the connection has ended or broken, was idle for too long, or
+    /// must end.
+    pub fn poll_first_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core<N>,
+    ) -> Poll<Option<Chunk>> {
+        self.timer.watch(cx);
+        match self.wire.rx.poll_recv(cx) {
+            Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        if core.is_memory_short() {
+            // An idle connection holds little, but there may be very many. And if an active connection holds as
+            // little, the idle one should end first.
+            self.timer.report_held(match (&self.wire.rx, self.is_new) {
+                (WireRx::Tls(_), false) => IDLE_CONNECTION_BYTES + IDLE_TLS_BYTES,
+                _ => IDLE_CONNECTION_BYTES,
+            });
+            if self.timer.take_shed_request() {
+                return Poll::Ready(None);
             }
-            self.timer.watch(cx);
-            match self.wire.rx.poll_recv(cx) {
-                Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(Some(chunk)),
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(None),
-                Poll::Pending => {}
-            }
-            if core.is_memory_short() {
-                // An idle connection holds little, but there may be very many. And if an active connection holds as
-                // little, the idle one should end first.
-                self.timer.report_held(match (&self.wire.rx, self.is_new) {
-                    (WireRx::Tls(_), false) => IDLE_CONNECTION_BYTES + IDLE_TLS_BYTES,
-                    _ => IDLE_CONNECTION_BYTES,
-                });
-                if self.timer.take_shed_request() {
-                    return Poll::Ready(None);
-                }
-            }
-            match patience.is_over(self, core.net.now()) {
-                true => Poll::Ready(None),
-                false => Poll::Pending,
-            }
-        })
-        .await
+        }
+        match self.is_wait_over(core.net.now()) {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        }
     }
 
     /// Waits until the TLS handshake is complete. False: it has failed, was too slow, or the connection must end.
     pub async fn open_tls(&mut self, core: &Rc<Core<N>>) -> bool {
         let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
-        let mut patience = Patience::new(self, deadline);
+        self.wait_until(deadline);
         poll_fn(|cx| {
             self.timer.watch(cx);
             if let WireRx::Tls(rx) = &mut self.wire.rx
@@ -91,7 +95,7 @@ impl<N: Net> IdleConnection<N> {
             {
                 return Poll::Ready(opened.is_ok());
             }
-            match patience.is_over(self, core.net.now()) {
+            match self.is_wait_over(core.net.now()) {
                 true => Poll::Ready(false),
                 false => Poll::Pending,
             }
@@ -121,6 +125,7 @@ impl<N: Net> IdleConnection<N> {
             let peer = self
                 .wire
                 .peer
+                .get()
                 .map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
             format!("TLS with {peer} on {name} failed: {}", rx.cause())
         });
@@ -131,7 +136,7 @@ impl<N: Net> IdleConnection<N> {
     /// Returns the bytes that arrived behind the header.
     pub async fn receive_proxy_header(&mut self, core: &Rc<Core<N>>) -> Result<Chunk, Reason> {
         let deadline = core.net.now() + self.admission.listener.plan.borrow().timeouts.head;
-        let mut patience = Patience::new(self, deadline);
+        self.wait_until(deadline);
         let mut inbox = Inbox::default();
         let header = poll_fn(|cx| {
             self.timer.watch(cx);
@@ -146,7 +151,7 @@ impl<N: Net> IdleConnection<N> {
                     Err(_) => return Poll::Ready(Err(Reason::NotIntroduced)),
                 }
             }
-            if patience.is_over(self, core.net.now()) {
+            if self.is_wait_over(core.net.now()) {
                 Poll::Ready(Err(Reason::HeadTimeout))
             } else {
                 Poll::Pending
@@ -156,7 +161,7 @@ impl<N: Net> IdleConnection<N> {
         inbox.consume(header.bytes);
         if let Some(source) = header.source {
             self.admission.name_client(source.ip())?;
-            self.wire.peer = Some(source);
+            self.wire.peer = Some(source).into();
         }
         Ok(inbox.take().unwrap_or_default())
     }
@@ -184,37 +189,18 @@ impl<N: Net> IdleConnection<N> {
         })
         .await;
     }
-}
-
-/// The deadline of a wait, which a drain shortens.
-struct Patience {
-    deadline: Instant,
-    is_shortened: bool,
-}
-
-impl Patience {
-    fn new<N: Net>(idle: &IdleConnection<N>, deadline: Instant) -> Self {
-        idle.timer.set(deadline);
-        Self {
-            deadline,
-            is_shortened: false,
-        }
-    }
-
     /// Whether the wait is over. A connection that must end does so at once, except that a new one gets
     /// [`DRAIN_FIRST_BYTES_MS`] for its first request, which would otherwise be answered by a reset.
-    fn is_over<N: Net>(&mut self, idle: &IdleConnection<N>, now: Instant) -> bool {
-        if idle.admission.is_unwanted() {
-            if !idle.is_new {
+    fn is_wait_over(&mut self, now: Instant) -> bool {
+        if self.admission.is_unwanted() {
+            if !self.is_new {
                 return true;
             }
-            if !self.is_shortened {
-                self.is_shortened = true;
+            if !mem::replace(&mut self.is_shortened, true) {
                 let first = now + Duration::from_millis(DRAIN_FIRST_BYTES_MS);
-                self.deadline = self.deadline.min(first);
-                idle.timer.set(self.deadline);
+                self.timer.set(self.timer.deadline().min(first));
             }
         }
-        now >= self.deadline
+        now >= self.timer.deadline()
     }
 }

@@ -166,7 +166,8 @@ impl<N: Net> MailboxSender<N> {
 /// The core's side of its mailbox.
 pub struct Mailbox<N: Net> {
     queue: Arc<ArrayQueue<MailboxMessage<N>>>,
-    doorbell: N::Rx,
+    bell: N::Bell,
+    rings: N::Rx,
 }
 
 impl<N: Net> Mailbox<N> {
@@ -175,14 +176,14 @@ impl<N: Net> Mailbox<N> {
     /// # Errors
     /// There is no descriptor left for the doorbell.
     pub fn new(net: &N) -> std::io::Result<(MailboxSender<N>, Self)> {
-        let (bell, doorbell) = net.bell()?;
+        let (bell, rings) = net.bell()?;
         let queue = Arc::new(ArrayQueue::new(MAILBOX_MESSAGES_MAX));
         Ok((
             MailboxSender {
                 queue: queue.clone(),
-                bell,
+                bell: bell.clone(),
             },
-            Self { queue, doorbell },
+            Self { queue, bell, rings },
         ))
     }
 
@@ -208,12 +209,13 @@ impl<N: Net> Mailbox<N> {
             }
             if messages == MAILBOX_MESSAGES_AT_ONCE_MAX {
                 // Other cores may post as fast as this core reads, so let its other tasks run.
-                self.doorbell.let_others_run().await;
+                self.rings.let_others_run().await;
                 continue;
             }
-            if !matches!(poll_fn(|cx| self.doorbell.poll_recv(cx)).await, Ok(Some(_))) {
+            if !matches!(poll_fn(|cx| self.rings.poll_recv(cx)).await, Ok(Some(_))) {
                 return;
             }
+            self.bell.heard();
             server.core.grant_work();
         }
     }

@@ -9,6 +9,7 @@
 
 mod accept;
 mod boot;
+mod client_connection;
 mod connection;
 mod endpoint_board;
 mod http2;

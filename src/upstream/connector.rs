@@ -295,7 +295,7 @@ async fn shake_hands<N: Net>(
     Ok(Wire {
         rx: WireRx::Tls(Box::new(rx)),
         tx: WireTx::Tls(tx),
-        peer,
+        peer: peer.into(),
     })
 }
 

@@ -10,7 +10,7 @@ use super::super::datagram_send;
 use super::super::datagram_train::DatagramTrain;
 use super::super::os::SharedSocket;
 use super::driver::Driver;
-use super::socket::RingSocket;
+use super::socket::{Flags, RingSocket};
 
 /// A socket for datagrams on its core.
 pub struct RingDatagrams {
@@ -49,7 +49,7 @@ impl Datagrams for RingDatagrams {
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => socket.readable.set(false),
+                    io::ErrorKind::WouldBlock => socket.flags.remove(Flags::READABLE),
                     io::ErrorKind::Interrupted => {}
                     _ => return Poll::Ready(Err(error)),
                 },

@@ -17,11 +17,12 @@ use super::super::datagram_batch::DatagramBatch;
 use super::super::pipe::Pipes;
 use super::super::{Instant, Pool};
 use super::listener::ListenerState;
+use super::owner_table::{OperationKey, OwnerTable};
 use super::sleep_queue::SleepQueue;
 use super::socket::RingSocket;
 use super::tasks::{ROOT, Tasks};
 use crate::limits::{
-    LOOP_WAKES_MAX, RING_COMPLETIONS, RING_SUBMISSIONS, SEND_BATCH_MAX, SILENCE_MS,
+    LOOP_WAKES_MAX, RING_COMPLETIONS, RING_SUBMISSIONS, SEND_BATCH_MAX, SILENCE_MS, TABLE_PLACES,
 };
 
 /// What an operation waits for. The ring only reports that a descriptor is ready or that a time has come, so Weir never
@@ -38,85 +39,8 @@ pub(super) enum OperationKind {
     Time = 4,
 }
 
-/// The place of an operation's owner in the table. The user data of each operation names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct OperationKey {
-    index: u32,
-    generation: u32,
-}
-
-const GENERATION_BITS: u32 = 24;
-
 /// How often the end waits for last completions. Each wait brings at least one, and cancelled operations complete soon.
 const TURNS_TO_END_MAX: usize = 100_000;
-
-impl OperationKey {
-    fn name(self, kind: OperationKind) -> u64 {
-        (kind as u64) << 56 | u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    fn of(name: u64) -> Self {
-        Self {
-            index: name as u32,
-            generation: (name >> 32) as u32 & ((1 << GENERATION_BITS) - 1),
-        }
-    }
-}
-
-/// The owner of operations. The table keeps it while one of them is in flight, even after its handles are gone.
-#[derive(Clone)]
-pub(super) enum OperationOwner {
-    Socket(Rc<RingSocket>),
-    Listener(Rc<ListenerState>),
-}
-
-/// Owners by the key that their operations carry. The table reuses a key's index only after the last of them has
-/// completed, with another generation.
-#[derive(Default)]
-struct OwnerTable {
-    slots: RefCell<Vec<(u32, Option<OperationOwner>)>>,
-    free: RefCell<Vec<u32>>,
-}
-
-impl OwnerTable {
-    fn add(&self, owner: impl FnOnce(OperationKey) -> OperationOwner) -> OperationOwner {
-        let index = self.free.borrow_mut().pop();
-        let mut slots = self.slots.borrow_mut();
-        let index = index.unwrap_or_else(|| {
-            slots.push((0, None));
-            (slots.len() - 1) as u32
-        });
-        let (generation, slot) = &mut slots[index as usize];
-        let owner = owner(OperationKey {
-            index,
-            generation: *generation,
-        });
-        *slot = Some(owner.clone());
-        owner
-    }
-
-    fn get(&self, key: OperationKey) -> Option<OperationOwner> {
-        match self.slots.borrow().get(key.index as usize) {
-            Some((generation, owner)) if *generation == key.generation => owner.clone(),
-            _ => None,
-        }
-    }
-
-    fn remove(&self, key: OperationKey) {
-        let mut slots = self.slots.borrow_mut();
-        let Some((generation, owner)) = slots.get_mut(key.index as usize) else {
-            return;
-        };
-        if *generation != key.generation {
-            return;
-        }
-        *generation = (*generation + 1) % (1 << GENERATION_BITS);
-        let owner = owner.take();
-        drop(slots);
-        self.free.borrow_mut().push(key.index);
-        drop(owner);
-    }
-}
 
 /// The event loop of one core.
 pub(super) struct Driver {
@@ -132,7 +56,8 @@ pub(super) struct Driver {
     ring: IoUring,
     /// Entries that found the submission queue full.
     waiting: RefCell<Vec<squeue::Entry>>,
-    owners: OwnerTable,
+    pub(super) sockets: OwnerTable<RingSocket>,
+    pub(super) listeners: OwnerTable<ListenerState>,
     /// Operations on descriptors whose last completion has not come.
     in_flight: Cell<usize>,
     /// Sockets that have something to send. Sending runs tens of kilobytes of the kernel's code, which push the code of
@@ -197,7 +122,8 @@ impl Driver {
             clock: Clock::start(),
             ring: set_up(flags, RING_SUBMISSIONS)?,
             waiting: RefCell::default(),
-            owners: OwnerTable::default(),
+            sockets: OwnerTable::new(TABLE_PLACES),
+            listeners: OwnerTable::new(0),
             in_flight: Cell::new(0),
             batch: RefCell::default(),
             later: RefCell::default(),
@@ -350,13 +276,16 @@ impl Driver {
             self.in_flight.set(self.in_flight.get() - 1);
         }
         let key = OperationKey::of(name);
-        let is_over = match self.owners.get(key) {
-            Some(OperationOwner::Socket(socket)) => socket.on_event(kind, result, is_last),
-            Some(OperationOwner::Listener(state)) => state.on_event(),
-            None => false,
-        };
-        if is_over {
-            self.owners.remove(key);
+        if kind == OperationKind::Accept {
+            let listener = self.listeners.get(key);
+            if listener.is_some_and(|listener| listener.on_event()) {
+                self.listeners.remove(key);
+            }
+            return;
+        }
+        let socket = self.sockets.get(key);
+        if socket.is_some_and(|socket| socket.on_event(kind, result, is_last)) {
+            self.sockets.remove(key);
         }
     }
 
@@ -386,7 +315,7 @@ impl Driver {
             && at <= self.clock.now()
         {
             watches.pop_front();
-            if let Some(OperationOwner::Socket(socket)) = self.owners.get(key) {
+            if let Some(socket) = self.sockets.get(key) {
                 socket.watch_now();
             }
         }
@@ -396,15 +325,6 @@ impl Driver {
     pub(super) fn forget(&self, key: OperationKey, kind: OperationKind) {
         let cancel = opcode::AsyncCancel::new(key.name(kind)).build();
         self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS));
-    }
-
-    pub(super) fn add(&self, owner: impl FnOnce(OperationKey) -> OperationOwner) -> OperationOwner {
-        self.owners.add(owner)
-    }
-
-    /// Frees a key that no operation carries any more.
-    pub(super) fn remove(&self, key: OperationKey) {
-        self.owners.remove(key);
     }
 
     /// Wakes the task in the next turn.
@@ -424,12 +344,6 @@ impl Driver {
             time.build()
                 .user_data(OperationKey::default().name(OperationKind::Time)),
         );
-    }
-
-    /// How many slots the table has, used or free.
-    #[cfg(test)]
-    pub(super) fn slot_count(&self) -> usize {
-        self.owners.slots.borrow().len()
     }
 
     /// Submits `count` operations that do nothing.

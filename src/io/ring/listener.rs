@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::super::os;
 use super::super::{SharedSocket, SocketOrigin};
-use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
+use super::driver::{Driver, OperationKind};
+use super::owner_table::{OperationKey, OperationOwner};
 use crate::limits::ACCEPTS_AT_ONCE_MAX;
 
 /// After this many events in a row that found enough connections, an event accepts more than one.
@@ -45,27 +46,20 @@ impl RingListener {
         is_tcp: bool,
         origin: SocketOrigin,
     ) -> Self {
-        let mut made = None;
-        driver.add(|key| {
-            let state = Rc::new(ListenerState {
-                driver: driver.clone(),
-                key,
-                fd,
-                is_tcp,
-                origin,
-                is_watched: Cell::new(false),
-                is_closed: Cell::new(false),
-                is_dropped: Cell::new(false),
-                left: Cell::new(1),
-                streak: Cell::new(0),
-                waiting: RefCell::default(),
-            });
-            made = Some(state.clone());
-            OperationOwner::Listener(state)
+        let state = driver.listeners.add(|key| ListenerState {
+            driver: driver.clone(),
+            key,
+            fd,
+            is_tcp,
+            origin,
+            is_watched: Cell::new(false),
+            is_closed: Cell::new(false),
+            is_dropped: Cell::new(false),
+            left: Cell::new(1),
+            streak: Cell::new(0),
+            waiting: RefCell::default(),
         });
-        Self {
-            state: made.unwrap_or_else(|| unreachable!("the table calls its closure")),
-        }
+        Self { state }
     }
 
     pub(super) async fn accept(&self) -> io::Result<(i32, Option<SocketAddr>)> {
@@ -100,6 +94,12 @@ impl RingListener {
             os::shut(self.state.fd.as_raw_fd(), libc::SHUT_RDWR);
         }
         self.state.wake_all();
+    }
+}
+
+impl OperationOwner for ListenerState {
+    fn key(&self) -> OperationKey {
+        self.key
     }
 }
 
@@ -170,7 +170,7 @@ impl Drop for RingListener {
                 .driver
                 .forget(self.state.key, OperationKind::Accept);
         } else {
-            self.state.driver.remove(self.state.key);
+            self.state.driver.listeners.remove(self.state.key);
         }
     }
 }

@@ -17,6 +17,7 @@
 mod datagrams;
 mod driver;
 mod listener;
+mod owner_table;
 mod rx;
 mod send_queue;
 mod sleep_queue;
@@ -48,7 +49,7 @@ use crate::limits::CONNECT_RETRY_MS;
 use driver::Driver;
 pub use driver::RingFlags;
 use sleep_queue::Sleep;
-use socket::RingSocket;
+use socket::{Flags, RingSocket};
 
 pub use datagrams::RingDatagrams;
 pub use listener::RingListener;
@@ -147,7 +148,7 @@ impl Ring {
                 _ => return Err(error),
             }
         }
-        socket.writable.set(false);
+        socket.flags.remove(Flags::WRITABLE);
         std::future::poll_fn(|cx| match socket.may_send(cx) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -283,7 +284,7 @@ impl Net for Ring {
     }
 
     fn pack(&self, connection: Connection<Self>) -> Result<PackedConnection, Connection<Self>> {
-        if connection.rx.socket.used.get() || connection.tx.queued() > 0 {
+        if connection.rx.socket.flags.has(Flags::USED) || connection.tx.queued() > 0 {
             return Err(connection);
         }
         let fd = owned(connection.rx.socket.leave());
@@ -298,12 +299,10 @@ impl Net for Ring {
     }
 
     fn bell(&self) -> io::Result<(Doorbell, RingRx)> {
-        let (bell, near, state) = Doorbell::new()?;
+        let (bell, near) = Doorbell::new()?;
         if !set_nonblocking(near.as_raw_fd()) {
             return Err(io::Error::last_os_error());
         }
-        let mut rx = self.connection(near.into_raw_fd(), None, false).rx;
-        rx.bell = Some(state);
-        Ok((bell, rx))
+        Ok((bell, self.connection(near.into_raw_fd(), None, false).rx))
     }
 }

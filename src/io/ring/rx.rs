@@ -3,20 +3,18 @@
 use std::io;
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::super::Rx;
 use super::super::chunk::{Chunk, ReceiveBlock};
-use super::super::os::{self, DoorbellState};
+use super::super::os;
 use super::super::pipe::Pipe;
 use super::super::receive_size::ReceiveSize;
-use super::socket::RingSocket;
+use super::socket::{Flags, RingSocket};
 
 /// Receiving half of a socket.
 pub struct RingRx {
     pub(super) socket: Rc<RingSocket>,
-    pub(super) bell: Option<Arc<DoorbellState>>,
     ended: Option<io::ErrorKind>,
     size: ReceiveSize,
     /// The next poll expects nothing.
@@ -27,7 +25,6 @@ impl RingRx {
     pub(super) fn new(socket: Rc<RingSocket>) -> Self {
         Self {
             socket,
-            bell: None,
             ended: None,
             size: ReceiveSize::default(),
             is_patient: false,
@@ -61,7 +58,7 @@ impl RingRx {
 
     fn failed(&mut self, error: &io::Error) {
         match error.kind() {
-            io::ErrorKind::WouldBlock => self.socket.readable.set(false),
+            io::ErrorKind::WouldBlock => self.socket.flags.remove(Flags::READABLE),
             io::ErrorKind::Interrupted => {}
             kind => self.ended = Some(kind),
         }
@@ -88,16 +85,13 @@ impl Rx for RingRx {
             }
             let mut filling = self.socket.driver.pool.filling(self.size.bytes());
             match receive(self.socket.fd(), &mut filling) {
-                Ok(0) if self.socket.broken.get() => {
+                Ok(0) if self.socket.flags.has(Flags::BROKEN) => {
                     self.ended = Some(io::ErrorKind::ConnectionReset);
                 }
                 Ok(0) => self.ended = Some(io::ErrorKind::UnexpectedEof),
                 Ok(n) => {
                     self.socket.received(n, n < filling.capacity());
                     self.size.adapt(n);
-                    if let Some(bell) = &self.bell {
-                        bell.heard();
-                    }
                     return Poll::Ready(Ok(Some(filling.freeze())));
                 }
                 Err(error) => self.failed(&error),
@@ -109,12 +103,12 @@ impl Rx for RingRx {
         if self.ended.is_some() {
             return false;
         }
-        if !self.socket.readable.get() && !ask {
+        if !self.socket.flags.has(Flags::READABLE) && !ask {
             return true;
         }
         let is_quiet = os::is_quiet(self.socket.fd());
         if is_quiet {
-            self.socket.readable.set(false);
+            self.socket.flags.remove(Flags::READABLE);
         }
         is_quiet
     }

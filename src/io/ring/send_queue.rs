@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::super::chunk::{Chunk, advance_queue};
 use super::super::os::shut;
 use super::super::pipe::Pipe;
-use super::socket::{RingSocket, wake};
+use super::socket::{Flags, RingSocket, wake};
 use crate::limits::{SEND_BATCH_BYTES_MAX, SEND_CHUNKS_MAX};
 
 /// What waits to be sent.
@@ -138,13 +138,23 @@ impl RingSocket {
         self.read_queue(|queue| queue.len() - queue.batched)
     }
 
-    /// Frees the queue if it is empty. Returns whether it was.
+    /// Frees the queue: now, if it is empty, else once the driver has sent it. Returns whether it is empty.
     pub(super) fn forget_queue(&self) -> bool {
         let is_empty = self.read_queue(SendQueue::len) == 0;
         if is_empty {
             self.queue.set(None);
+        } else {
+            self.flags.add(Flags::RESTS);
         }
         is_empty
+    }
+
+    /// Frees the queue, which is empty, if the socket rests since before the driver has sent it.
+    fn rest_after_send(&self) {
+        if self.flags.has(Flags::RESTS) {
+            self.flags.remove(Flags::RESTS);
+            self.queue.set(None);
+        }
     }
 
     /// Sends the next part of the queue.
@@ -153,14 +163,15 @@ impl RingSocket {
             return;
         };
         queue.batched = 0;
-        match queue.send(self.fd(), self.holds_back.get()) {
+        match queue.send(self.fd(), self.flags.has(Flags::HOLDS_BACK)) {
             // A partial send means that there is no more room.
-            Ok(is_all) => self.writable.set(is_all),
+            Ok(true) => self.flags.add(Flags::WRITABLE),
+            Ok(false) => self.flags.remove(Flags::WRITABLE),
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => self.writable.set(false),
+                io::ErrorKind::WouldBlock => self.flags.remove(Flags::WRITABLE),
                 io::ErrorKind::Interrupted => {}
                 kind => {
-                    self.broken.set(true);
+                    self.flags.add(Flags::BROKEN);
                     return self.send_error.set(Some(kind));
                 }
             },
@@ -172,8 +183,8 @@ impl RingSocket {
     /// what went before it are short, and the peer has read enough to send something since. Returns whether it did.
     pub(super) fn join_batch(self: &Rc<Self>) -> bool {
         // A connection that ends right after its last bytes would have to send them alone.
-        let is_last = self.holds_back.get();
-        if is_last || !self.writable.get() || !self.driver.fills_batch() {
+        let is_last = self.flags.has(Flags::HOLDS_BACK);
+        if is_last || !self.flags.has(Flags::WRITABLE) || !self.driver.fills_batch() {
             return false;
         }
         let is_fit = self.with_queue(|queue| {
@@ -186,8 +197,9 @@ impl RingSocket {
             }
             is_fit
         });
-        if is_fit && !self.is_in_batch.replace(true) {
-            self.used.set(true);
+        if is_fit && !self.flags.has(Flags::IS_IN_BATCH) {
+            self.flags.add(Flags::IS_IN_BATCH);
+            self.flags.add(Flags::USED);
             self.driver.add_to_batch(self.clone());
         }
         is_fit
@@ -195,10 +207,14 @@ impl RingSocket {
 
     /// Sends at once what waits for the batch.
     pub(super) fn leave_batch(&self) {
-        if !self.is_in_batch.replace(false) || self.fd() < 0 {
+        if !self.flags.has(Flags::IS_IN_BATCH) {
             return;
         }
-        while self.writable.get()
+        self.flags.remove(Flags::IS_IN_BATCH);
+        if self.fd() < 0 {
+            return;
+        }
+        while self.flags.has(Flags::WRITABLE)
             && self.send_error.get().is_none()
             && self.read_queue(|queue| queue.bytes > 0)
         {
@@ -211,10 +227,10 @@ impl RingSocket {
     pub(super) fn send_in_batch(&self) {
         self.leave_batch();
         if self.queued() == 0 && self.send_error.get().is_none() {
-            return;
+            return self.rest_after_send();
         }
         if self.send_error.get().is_none() && self.fd() >= 0 {
-            self.is_driven.set(true);
+            self.flags.add(Flags::IS_DRIVEN);
             self.watch_room();
         }
         // Tasks that wait for the peer learn that sending has stopped.
@@ -224,18 +240,19 @@ impl RingSocket {
 
     /// Goes on sending what is left of a batch.
     pub(super) fn go_on_sending(&self) {
-        if !self.is_driven.get() || self.fd() < 0 {
+        if !self.flags.has(Flags::IS_DRIVEN) || self.fd() < 0 {
             return;
         }
         self.send();
         if self.send_error.get().is_some() {
-            self.is_driven.set(false);
+            self.flags.remove(Flags::IS_DRIVEN);
             wake(&self.receiver);
         } else if self.queued() > 0 {
             self.watch_room();
         } else {
-            self.is_driven.set(false);
-            if self.finishes.get() {
+            self.flags.remove(Flags::IS_DRIVEN);
+            self.rest_after_send();
+            if self.flags.has(Flags::FINISHES) {
                 shut(self.fd(), libc::SHUT_WR);
             }
         }
@@ -247,8 +264,8 @@ impl RingSocket {
         if self.queued() == 0 || self.send_error.get().is_some() {
             return shut(self.fd(), libc::SHUT_WR);
         }
-        self.finishes.set(true);
-        self.is_driven.set(true);
+        self.flags.add(Flags::FINISHES);
+        self.flags.add(Flags::IS_DRIVEN);
         self.watch_room();
     }
 }

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::super::os::{reset, shut};
-use super::driver::{Driver, OperationKey, OperationKind, OperationOwner};
+use super::driver::{Driver, OperationKind};
+use super::owner_table::{OperationKey, OperationOwner};
 use super::send_queue::SendQueue;
 use crate::limits::LOOP_BYTES_MAX;
 #[cfg(doc)]
 use crate::limits::SILENCE_MS;
 
-/// A connected socket. It is one allocation of about 100 bytes, freed when both halves and all its watches are gone.
+/// A connected socket. It is one allocation, freed when both halves and all its watches are gone.
 pub(super) struct RingSocket {
     pub(super) driver: Rc<Driver>,
     key: OperationKey,
@@ -27,74 +28,95 @@ pub(super) struct RingSocket {
     halves: Cell<u8>,
     /// How many receive watches were started; stops counting at 2.
     watches: Cell<u8>,
-    watches_receive: Cell<bool>,
-    watches_send: Cell<bool>,
-    /// The driver starts the receive watch later.
-    watches_later: Cell<bool>,
-    /// A receive may succeed. After a receive clears this, the watch reports when it changes.
-    pub(super) readable: Cell<bool>,
-    /// A send may succeed.
-    pub(super) writable: Cell<bool>,
     /// What waits to be sent. Allocated when there is something; freed at rest.
     pub(super) queue: Cell<Option<Box<SendQueue>>>,
     /// Bytes that went into batches since the peer last sent something.
     pub(super) unanswered: Cell<u32>,
-    /// The socket is in the driver's batch of sends.
-    pub(super) is_in_batch: Cell<bool>,
-    /// The driver sends what a batch has left.
-    pub(super) is_driven: Cell<bool>,
-    /// The sending direction ends once that is sent.
-    pub(super) finishes: Cell<bool>,
     /// Why nothing can be sent any more.
     pub(super) send_error: Cell<Option<io::ErrorKind>>,
+    pub(super) flags: Flags,
+}
+
+// Each connection has one: see "Idle connections by owner" in src/ARCHITECTURE.md. With the counts of `Rc` it takes 96.
+const _: () = assert!(size_of::<RingSocket>() <= 80);
+
+/// Facts about a socket in two bytes, because there are very many sockets.
+pub(super) struct Flags(Cell<u16>);
+
+impl Flags {
+    /// A receive watch is in flight.
+    const WATCHES_RECEIVE: u16 = 1;
+    /// A send watch is in flight.
+    const WATCHES_SEND: u16 = 1 << 1;
+    /// The driver starts the receive watch later.
+    const WATCHES_LATER: u16 = 1 << 2;
+    /// A receive may succeed. After a receive clears this, the watch reports when it changes.
+    pub(super) const READABLE: u16 = 1 << 3;
+    /// A send may succeed.
+    pub(super) const WRITABLE: u16 = 1 << 4;
+    /// The socket is in the driver's batch of sends.
+    pub(super) const IS_IN_BATCH: u16 = 1 << 5;
+    /// The driver sends what a batch has left.
+    pub(super) const IS_DRIVEN: u16 = 1 << 6;
+    /// The sending direction ends once that is sent.
+    pub(super) const FINISHES: u16 = 1 << 7;
+    /// Nothing more will be sent for a while, so the queue is freed once it is empty.
+    pub(super) const RESTS: u16 = 1 << 13;
     /// The peer has ended or broken the connection, so receiving never runs dry.
-    has_end: Cell<bool>,
+    const HAS_END: u16 = 1 << 8;
     /// A send has failed. The system reports a reset only once, so a later receive may see a plain end.
-    pub(super) broken: Cell<bool>,
+    pub(super) const BROKEN: u16 = 1 << 9;
     /// The connection must end in a reset.
-    pub(super) aborting: Cell<bool>,
+    pub(super) const ABORTING: u16 = 1 << 10;
     /// The kernel holds the last bytes back until the connection ends.
-    pub(super) holds_back: Cell<bool>,
+    pub(super) const HOLDS_BACK: u16 = 1 << 11;
     /// The socket has received, sent or waited.
-    pub(super) used: Cell<bool>,
+    pub(super) const USED: u16 = 1 << 12;
+
+    /// Whether the socket has this flag, or one of these.
+    #[inline]
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.0.get() & flag != 0
+    }
+
+    #[inline]
+    pub(super) fn add(&self, flag: u16) {
+        self.0.set(self.0.get() | flag);
+    }
+
+    #[inline]
+    pub(super) fn remove(&self, flag: u16) {
+        self.0.set(self.0.get() & !flag);
+    }
+}
+
+impl OperationOwner for RingSocket {
+    fn key(&self) -> OperationKey {
+        self.key
+    }
 }
 
 impl RingSocket {
     /// Wraps a connected, non-blocking socket for two halves. `readable` says that bytes may have arrived already.
     pub(super) fn new(driver: &Rc<Driver>, fd: i32, readable: bool) -> Rc<Self> {
-        let mut made = None;
-        driver.add(|key| {
-            let socket = Rc::new(Self {
-                driver: driver.clone(),
-                key,
-                fd: Cell::new(fd),
-                receiver: Cell::new(None),
-                sender: Cell::new(None),
-                turn: Cell::new(0),
-                spent: Cell::new(0),
-                halves: Cell::new(2),
-                watches: Cell::new(0),
-                watches_receive: Cell::new(false),
-                watches_send: Cell::new(false),
-                watches_later: Cell::new(false),
-                readable: Cell::new(readable),
-                writable: Cell::new(true),
-                queue: Cell::new(None),
-                unanswered: Cell::new(0),
-                is_in_batch: Cell::new(false),
-                is_driven: Cell::new(false),
-                finishes: Cell::new(false),
-                send_error: Cell::new(None),
-                has_end: Cell::new(false),
-                broken: Cell::new(false),
-                aborting: Cell::new(false),
-                holds_back: Cell::new(false),
-                used: Cell::new(false),
-            });
-            made = Some(socket.clone());
-            OperationOwner::Socket(socket)
-        });
-        made.unwrap_or_else(|| unreachable!("the table calls its closure"))
+        driver.sockets.add(|key| Self {
+            driver: driver.clone(),
+            key,
+            fd: Cell::new(fd),
+            receiver: Cell::new(None),
+            sender: Cell::new(None),
+            turn: Cell::new(0),
+            spent: Cell::new(0),
+            halves: Cell::new(2),
+            watches: Cell::new(0),
+            queue: Cell::new(None),
+            unanswered: Cell::new(0),
+            send_error: Cell::new(None),
+            flags: Flags(Cell::new(match readable {
+                true => Flags::WRITABLE | Flags::READABLE,
+                false => Flags::WRITABLE,
+            })),
+        })
     }
 
     pub(super) fn fd(&self) -> i32 {
@@ -104,26 +126,31 @@ impl RingSocket {
     /// Whether a receive may succeed now. If not, the task wakes when that changes, or up to [`SILENCE_MS`] later if
     /// `is_patient`.
     pub(super) fn may_receive(&self, cx: &Context<'_>, is_patient: bool) -> bool {
-        self.used.set(true);
+        self.flags.add(Flags::USED);
         let is_spent = self.has_received_now() && self.spent.get() >= LOOP_BYTES_MAX;
-        if self.readable.get() && !is_spent {
+        if self.flags.has(Flags::READABLE) && !is_spent {
             return true;
         }
-        if self.readable.get() {
+        if self.flags.has(Flags::READABLE) {
             self.go_on_later(cx);
             return false;
         }
         remember(&self.receiver, cx);
         if !is_patient {
             self.watch_receive();
-        } else if !self.watches_receive.get() && !self.watches_later.replace(true) {
+        } else if !self
+            .flags
+            .has(Flags::WATCHES_RECEIVE | Flags::WATCHES_LATER)
+        {
+            self.flags.add(Flags::WATCHES_LATER);
             self.driver.watch_later(self.key);
         }
         false
     }
 
     fn watch_receive(&self) {
-        if !self.watches_receive.replace(true) {
+        if !self.flags.has(Flags::WATCHES_RECEIVE) {
+            self.flags.add(Flags::WATCHES_RECEIVE);
             // A lasting watch costs a cancellation at the end, which connections for a single request avoid.
             let watches = self.watches.get();
             self.watches.set((watches + 1).min(2));
@@ -134,8 +161,8 @@ impl RingSocket {
 
     /// Starts the receive watch that a patient receive has put off.
     pub(super) fn watch_now(&self) {
-        self.watches_later.set(false);
-        if self.fd() >= 0 && !self.readable.get() {
+        self.flags.remove(Flags::WATCHES_LATER);
+        if self.fd() >= 0 && !self.flags.has(Flags::READABLE) {
             self.watch_receive();
         }
     }
@@ -161,15 +188,15 @@ impl RingSocket {
         };
         self.spent.set(before.saturating_add(n as u32));
         self.unanswered.set(0);
-        if is_all && !self.has_end.get() {
-            self.readable.set(false);
+        if is_all && !self.flags.has(Flags::HAS_END) {
+            self.flags.remove(Flags::READABLE);
         }
     }
 
     /// Whether a send may succeed now. If not, the task wakes when that changes.
     pub(super) fn may_send(&self, cx: &Context<'_>) -> bool {
-        self.used.set(true);
-        if self.writable.get() {
+        self.flags.add(Flags::USED);
+        if self.flags.has(Flags::WRITABLE) {
             return true;
         }
         remember(&self.sender, cx);
@@ -179,7 +206,8 @@ impl RingSocket {
 
     /// Lets the ring report when there is room to send.
     pub(super) fn watch_room(&self) {
-        if !self.watches_send.replace(true) {
+        if !self.flags.has(Flags::WATCHES_SEND) {
+            self.flags.add(Flags::WATCHES_SEND);
             self.driver
                 .watch(self.key, OperationKind::Send, self.fd(), false);
         }
@@ -190,15 +218,17 @@ impl RingSocket {
         let ends = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
         // If the watch itself failed, the next call finds out why.
         if kind == OperationKind::Send {
-            self.watches_send.set(false);
-            self.writable.set(true);
+            self.flags.remove(Flags::WATCHES_SEND);
+            self.flags.add(Flags::WRITABLE);
             self.go_on_sending();
             wake(&self.sender);
         } else {
-            self.watches_receive.set(!is_last);
-            self.readable.set(true);
+            if is_last {
+                self.flags.remove(Flags::WATCHES_RECEIVE);
+            }
+            self.flags.add(Flags::READABLE);
             if events >= 0 && events & ends != 0 {
-                self.has_end.set(true);
+                self.flags.add(Flags::HAS_END);
             }
             wake(&self.receiver);
         }
@@ -206,7 +236,9 @@ impl RingSocket {
     }
 
     fn is_over(&self) -> bool {
-        self.halves.get() == 0 && !self.watches_receive.get() && !self.watches_send.get()
+        self.halves.get() == 0
+            && !self.flags.has(Flags::WATCHES_RECEIVE)
+            && !self.flags.has(Flags::WATCHES_SEND)
     }
 
     /// Takes the descriptor out of an unused socket. The caller drops the halves.
@@ -220,17 +252,17 @@ impl RingSocket {
         if self.halves.get() > 0 {
             return;
         }
-        if self.watches_receive.get() {
+        if self.flags.has(Flags::WATCHES_RECEIVE) {
             self.driver.forget(self.key, OperationKind::Receive);
         }
-        if self.watches_send.get() {
+        if self.flags.has(Flags::WATCHES_SEND) {
             self.driver.forget(self.key, OperationKind::Send);
         }
         let fd = self.fd.replace(-1);
         if fd >= 0 {
-            if self.aborting.get() {
+            if self.flags.has(Flags::ABORTING) {
                 reset(fd);
-            } else if self.holds_back.get() {
+            } else if self.flags.has(Flags::HOLDS_BACK) {
                 // A close alone would discard the bytes if the peer has sent some that Weir has not read.
                 shut(fd, libc::SHUT_WR);
             }
@@ -239,7 +271,7 @@ impl RingSocket {
         }
         let wakers = (self.receiver.take(), self.sender.take());
         if self.is_over() {
-            self.driver.remove(self.key);
+            self.driver.sockets.remove(self.key);
         }
         drop(wakers);
     }

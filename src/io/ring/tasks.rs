@@ -14,6 +14,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
+use crate::limits::TABLE_PLACES;
+
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The task that the loop runs for. It lies on the caller's stack.
@@ -35,7 +37,7 @@ pub(super) struct Tasks {
     queue: RefCell<VecDeque<u32>>,
 }
 
-/// Room for a task: 32 bytes, one for each connection.
+/// Room for a task.
 struct TaskSlot {
     /// `None` while the task runs, and for the root.
     task: Option<Task>,
@@ -44,6 +46,9 @@ struct TaskSlot {
     is_live: bool,
     is_queued: bool,
 }
+
+// Each connection has one: see "Idle connections by owner" in src/ARCHITECTURE.md.
+const _: () = assert!(size_of::<TaskSlot>() <= 24);
 
 impl Tasks {
     /// Makes an executor whose root is ready.
@@ -55,9 +60,11 @@ impl Tasks {
             is_live: true,
             is_queued: true,
         };
+        let mut slots = Vec::with_capacity(TABLE_PLACES);
+        slots.push(root);
         Rc::new(Self {
             id: COUNT.fetch_add(1, Ordering::Relaxed),
-            slots: RefCell::new(vec![root]),
+            slots: RefCell::new(slots),
             free: RefCell::default(),
             queue: RefCell::new(VecDeque::from([ROOT])),
         })

@@ -273,7 +273,8 @@ fn late_events_do_not_reach_the_next_owner_of_a_slot() {
         net
     });
     let driver = left.unwrap().driver;
-    assert!(driver.slot_count() < 40, "{} slots", driver.slot_count());
+    let slots = driver.sockets.slot_count();
+    assert!(slots < 40, "{slots} slots");
     assert_eq!(driver.in_flight(), 0);
 }
 
@@ -540,7 +541,53 @@ fn a_peer_that_sends_nothing_gets_a_bounded_amount_in_batches() {
         net.spawn(async {});
         tx.push(net.pool().copy(b"more"));
         poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
-        assert!(!tx.socket.is_in_batch.get());
+        assert!(!tx.socket.flags.has(Flags::IS_IN_BATCH));
+    })
+    .unwrap();
+}
+
+/// Whether the socket holds no memory for sending.
+fn has_no_queue(tx: &RingTx) -> bool {
+    let queue = tx.socket.queue.take();
+    let is_none = queue.is_none();
+    tx.socket.queue.set(queue);
+    is_none
+}
+
+#[test]
+fn a_half_that_rests_before_its_batch_is_sent_keeps_no_queue() {
+    run(|net| async move {
+        let ((_rx, mut tx), mut plain) = with_plain(&net).await;
+        send_batched(&net, &mut tx, 5).await;
+        tx.rest();
+        next_turn(&net).await;
+        plain.read_exact(&mut [0; 5]).unwrap();
+        assert!(has_no_queue(&tx));
+        // Busy again, it keeps its queue from one batch to the next.
+        plain.write_all(b"x").unwrap();
+        send_batched(&net, &mut tx, 5).await;
+        next_turn(&net).await;
+        assert!(!has_no_queue(&tx));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_half_that_rests_keeps_no_queue_once_the_driver_has_sent_the_rest() {
+    run(|net| async move {
+        let ((mut rx, mut tx), mut plain) = narrow(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        tx.rest();
+        next_turn(&net).await;
+        assert!(tx.queued() > 0, "the socket took all at once");
+        let reader = std::thread::spawn(move || {
+            plain.read_exact(&mut vec![0; BATCHED]).unwrap();
+            plain.write_all(b"got all").unwrap();
+            plain
+        });
+        assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"got all");
+        assert!(has_no_queue(&tx));
+        reader.join().unwrap();
     })
     .unwrap();
 }

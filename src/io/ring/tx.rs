@@ -1,26 +1,44 @@
 //! The sending half.
 
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::super::Tx;
-use super::super::chunk::{Charge, Chunk};
+use super::super::chunk::Chunk;
 use super::super::os::{probe, reset};
-use super::socket::RingSocket;
+use super::socket::{Flags, RingSocket};
 use crate::limits::KERNEL_QUEUED_BYTES;
 
 /// Sending half of a socket.
 pub struct RingTx {
     pub(super) socket: Rc<RingSocket>,
-    /// Set while the kernel takes no more.
-    full: Option<Charge>,
+    /// The kernel takes no more, and the bytes that it holds count as memory of the core.
+    is_full: bool,
 }
 
 impl RingTx {
     pub(super) fn new(socket: Rc<RingSocket>) -> Self {
-        Self { socket, full: None }
+        Self {
+            socket,
+            is_full: false,
+        }
+    }
+
+    /// Records that the kernel takes no more. The bytes in the kernel, and those that the other side of the exchange
+    /// holds back meanwhile, count as memory of this core.
+    fn mark_full(&mut self) {
+        if !mem::replace(&mut self.is_full, true) {
+            self.socket.driver.pool.add_charge(KERNEL_QUEUED_BYTES);
+        }
+    }
+
+    fn unmark_full(&mut self) {
+        if mem::take(&mut self.is_full) {
+            self.socket.driver.pool.drop_charge(KERNEL_QUEUED_BYTES);
+        }
     }
 
     /// Waits until no pipe is being emptied. Returns false if sending has failed.
@@ -36,15 +54,11 @@ impl RingTx {
         if self.socket.may_send(cx) {
             self.socket.send();
             if self.socket.may_send(cx) {
-                self.full = None;
+                self.unmark_full();
                 return Poll::Ready(());
             }
         }
-        // The bytes in the kernel, and those that the other side of the exchange holds back meanwhile, count as memory
-        // of this core.
-        if self.full.is_none() {
-            self.full = Some(self.socket.driver.pool.charge(KERNEL_QUEUED_BYTES));
-        }
+        self.mark_full();
         Poll::Pending
     }
 }
@@ -73,12 +87,12 @@ impl Tx for RingTx {
     }
 
     fn hold_for_end(&mut self) {
-        self.socket.holds_back.set(true);
+        self.socket.flags.add(Flags::HOLDS_BACK);
     }
 
     fn rest(&mut self) {
         if self.socket.forget_queue() {
-            self.full = None;
+            self.unmark_full();
         }
     }
 
@@ -87,13 +101,13 @@ impl Tx for RingTx {
     }
 
     fn finish(&mut self) {
-        self.socket.holds_back.set(false);
+        self.socket.flags.remove(Flags::HOLDS_BACK);
         self.socket.finish();
     }
 
     fn abort(&mut self) {
         self.socket.leave_batch();
-        self.socket.aborting.set(true);
+        self.socket.flags.add(Flags::ABORTING);
         let aborted = Some(io::ErrorKind::ConnectionAborted);
         self.socket.send_error.set(aborted);
     }
@@ -106,6 +120,7 @@ impl Drop for RingTx {
         if self.queued() > 0 {
             reset(self.socket.fd());
         }
+        self.unmark_full();
         self.socket.drop_half();
     }
 }

@@ -279,9 +279,7 @@ impl Net for Sim {
                 far,
             }),
         };
-        let mut rx = SimRx::new(near, self.core.pool.clone());
-        rx.bell = Some(bell.clone());
-        Ok((bell, rx))
+        Ok((bell, SimRx::new(near, self.core.pool.clone())))
     }
 }
 
@@ -370,13 +368,16 @@ impl Bell for SimBell {
                 .with(|kernel| kernel.conn(far.conn, |conn, env| conn.ring(env)));
         }
     }
+
+    fn heard(&self) {
+        self.state.rung.store(false, Ordering::Release);
+    }
 }
 
 /// Receiving half of a connection.
 pub struct SimRx {
     socket: Rc<EndHandle>,
     pool: Pool,
-    bell: Option<SimBell>,
     size: ReceiveSize,
     /// A receive was started at some time.
     touched: bool,
@@ -392,7 +393,6 @@ impl SimRx {
         Self {
             socket,
             pool,
-            bell: None,
             size: ReceiveSize::default(),
             touched: false,
             waiting: false,
@@ -444,9 +444,6 @@ impl Rx for SimRx {
             })
         }));
         (self.waiting, self.passing) = (false, false);
-        if let Some(bell) = &self.bell {
-            bell.state.rung.store(false, Ordering::Release);
-        }
         Poll::Ready(match received {
             Ok(bytes) if bytes.is_empty() => {
                 self.ended = Some(ErrorKind::UnexpectedEof);

@@ -164,10 +164,12 @@ fn a_core_wakes_another_only_by_its_bell() {
 
     check(100, |world| {
         let (one, other) = (world.core(0), world.core(1));
-        let (bell, mut heard) = other.bell().unwrap();
+        let (bell, mut rings) = other.bell().unwrap();
+        let own = bell.clone();
         other.spawn(async move {
             for _ in 0..3 {
-                poll_fn(|cx| heard.poll_recv(cx)).await.unwrap().unwrap();
+                poll_fn(|cx| rings.poll_recv(cx)).await.unwrap().unwrap();
+                own.heard();
             }
         });
         one.clone().spawn(async move {

@@ -410,10 +410,8 @@ impl Net for Uring {
     }
 
     fn bell(&self) -> io::Result<(Doorbell, UringRx)> {
-        let (bell, near, state) = Doorbell::new()?;
-        let mut rx = self.adopt(near, None)?.rx;
-        rx.bell = Some(state);
-        Ok((bell, rx))
+        let (bell, near) = Doorbell::new()?;
+        Ok((bell, self.adopt(near, None)?.rx))
     }
 }
 

@@ -4,14 +4,13 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use monoio::io::AsyncReadRent;
 
 use super::super::Rx;
 use super::super::chunk::Chunk;
-use super::super::os::{self, DoorbellState};
+use super::super::os;
 use super::super::receive_size::ReceiveSize;
 use super::pump_signal::PumpSignal;
 use super::{Pipe, Pump, UringSocket, UringState, shut};
@@ -26,7 +25,6 @@ pub struct UringRx {
     awaited: ReceiveStep,
     size: ReceiveSize,
     ended: Option<io::ErrorKind>,
-    pub(super) bell: Option<Arc<DoorbellState>>,
 }
 
 /// The operation in flight.
@@ -67,7 +65,6 @@ impl UringRx {
             awaited: ReceiveStep::Nothing,
             size: ReceiveSize::default(),
             ended: None,
-            bell: None,
         }
     }
 
@@ -151,9 +148,6 @@ impl Rx for UringRx {
                 break received;
             }
         };
-        if let Some(bell) = &self.bell {
-            bell.heard();
-        }
         Poll::Ready(match received {
             Ok(chunk) if chunk.is_empty() && self.socket.is_broken() => {
                 self.ended = Some(io::ErrorKind::ConnectionReset);
