@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use certificate::{certificate, certificate_file};
+use certificate::certificate;
 use sim::client::{Outcome, ScriptedRequest, ask_all};
 use sim::{Rig, check, http2};
 use weir::io::Net;
@@ -146,16 +146,16 @@ fn a_plain_exchange_over_tls_writes_no_shared_memory() {
     let _alone = alone();
     check(1, |world| {
         world.set_faults(|faults| *faults = Faults::none());
-        let cert = certificate_file();
+        let (cert, name) = (&certificate().cert, certificate::NAME);
         let outer = format!(
             "[listen.\"{FRONT}\"]\n[upstream.inner]\nservers = [\"https://{INNER}\"]\n\
-             tls = {{ ca = \"{cert}\", server_name = \"inner.test\" }}\n\
+             tls = {{ ca = \"{cert}\", server_name = \"{name}\" }}\n\
              [[route]]\nmatch = \"/*\"\nto = \"inner\"\n"
         );
         let inner = format!(
             "[listen.\"{INNER}\"]\ntls = {{ {} }}\n[upstream]\napp = [\"{ENDPOINT}\"]\n\
              [[route]]\nmatch = \"/*\"\nto = \"app\"\n",
-            certificate()
+            certificate().settings()
         );
         let inner = Rig::start_from(world, 4, 4, &inner);
         let outer = Rig::start(world, 4, &outer);

@@ -3,15 +3,17 @@
 //! In these worlds every receive and send completes at once, so only the core's own bounds end a turn.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[path = "sim/certificate.rs"]
+mod certificate;
 mod sim;
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use certificate::certificate;
 use sim::message::Head;
 use sim::{Rig, check};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -226,27 +228,10 @@ fn ignored_frames_leave_other_clients_their_turn() {
     }
 }
 
-/// The paths of a certificate and its key.
-fn certificate() -> &'static (String, String) {
-    static MADE: OnceLock<(String, String)> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let dir =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fair-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let params = rcgen::CertificateParams::new(["fair.test".to_owned()]).unwrap();
-        let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
-        std::fs::write(&cert_file, params.self_signed(&key).unwrap().pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        let path = |file: &Path| file.to_str().unwrap().to_owned();
-        (path(&cert_file), path(&key_file))
-    })
-}
-
 /// A TLS client that makes a record of every write.
 fn tls_client() -> ClientConnection {
     let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(&certificate().0).unwrap();
+    let pem = std::fs::read(&certificate().cert).unwrap();
     roots
         .add(CertificateDer::from_pem_slice(&pem).unwrap())
         .unwrap();
@@ -255,7 +240,7 @@ fn tls_client() -> ClientConnection {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("fair.test").unwrap();
+    let name = ServerName::try_from(certificate::NAME).unwrap();
     let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
     client.set_buffer_limit(None);
     client
@@ -278,8 +263,8 @@ async fn go_on(client: &mut ClientConnection, peer: &mut Peer<Sim>) {
 
 #[test]
 fn one_byte_tls_records_leave_other_clients_their_turn() {
-    let (cert, key) = certificate();
-    let tls = format!("[listen.\"10.1.0.1:80\"]\ntls = {{ cert = {cert:?}, key = {key:?} }}\n");
+    let keys = certificate().settings();
+    let tls = format!("[listen.\"10.1.0.1:80\"]\ntls = {{ {keys} }}\n");
     let config = CONFIG.replace("[listen.\"10.1.0.1:80\"]\n", &tls);
     let field = format!("X-Long: {}\r\n", "x".repeat(8_000));
     let heads = [

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certificate::{certificate, certificate_file};
+use certificate::certificate;
 use sim::client::{Outcome, ScriptedRequest, ask_all, pipeline};
 use sim::{Rig, check};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -29,7 +29,7 @@ fn speaks_http2(world: &World) -> bool {
 }
 
 fn outer(world: &World) -> String {
-    let cert = certificate_file();
+    let cert = &certificate().cert;
     let proxy = if speaks_http2(world) {
         ""
     } else {
@@ -51,7 +51,7 @@ fn inner(world: &World) -> String {
     format!(
         "[listen.\"10.3.0.1:443\"]\ntls = {{ {} }}\n{proxy}\
          [upstream]\napp = [\"10.2.0.1:8080\"]\n[[route]]\nmatch = \"/*\"\nto = \"app\"\n",
-        certificate()
+        certificate().settings()
     )
 }
 
@@ -108,7 +108,7 @@ fn tickets_and_the_close_leave_with_the_answer() {
         let config = format!(
             "[listen.\"10.3.0.1:443\"]\ntls = {{ {} }}\n[upstream]\napp = [\"10.2.0.1:8080\"]\n\
              [[route]]\nmatch = \"/*\"\nto = \"app\"\n",
-            certificate()
+            certificate().settings()
         );
         let weir = Rig::start(world, 1, &config);
         let _endpoint = world.endpoint(&at("10.2.0.1:8080"), async |mut peer: Peer<_>| {
@@ -169,13 +169,13 @@ fn hello() -> Vec<u8> {
 }
 
 fn client(config: &Arc<ClientConfig>) -> ClientConnection {
-    let name = ServerName::try_from("inner.test").unwrap();
+    let name = ServerName::try_from(certificate::NAME).unwrap();
     ClientConnection::new(config.clone(), name).unwrap()
 }
 
 /// The settings of a client that trusts the inner Weir.
 fn client_config() -> Arc<ClientConfig> {
-    let cert = certificate_file();
+    let cert = &certificate().cert;
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(cert).unwrap())

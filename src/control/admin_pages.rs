@@ -1,6 +1,5 @@
 //! The pages of the admin listener: metrics, health and the running plan.
 
-use crate::shared::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -11,6 +10,7 @@ use crate::io::Address;
 use crate::obs::{MetricKind, MetricsPage, text};
 use crate::plan::{ListenerTarget, Plan, RouteTarget};
 use crate::policy::limit::{LimitCounts, LimitRegistry};
+use crate::shared::{AtomicU64, Ordering};
 
 /// The page of metrics. `length` is that of the last page, to allocate once.
 pub(super) fn metrics(control: &Control, length: usize) -> String {

@@ -1,6 +1,5 @@
 //! The right of a connection to be served.
 
-use crate::shared::Ordering;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -8,6 +7,7 @@ use super::{ClientCounters, Core, CoreListener};
 use crate::fault::Reason;
 use crate::io::Net;
 use crate::limits::IDLE_CONNECTION_BYTES;
+use crate::shared::Ordering;
 
 /// The right of one connection to be served. Dropping it counts the connection out.
 pub struct Admission<N: Net> {

@@ -4,9 +4,10 @@
 //! counters. So memory is bounded whatever addresses connect, and no core takes a lock. If two addresses share a
 //! counter in both rows, their counts are too high, never too low.
 
-use crate::shared::{AtomicU32, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+
+use crate::shared::{AtomicU32, Ordering};
 
 /// Counters a row: 64 KiB of memory.
 const ROW: usize = 1 << 14;

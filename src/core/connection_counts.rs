@@ -2,7 +2,6 @@
 //!
 //! Cores read them when a connection begins or ends, never during a request.
 
-use crate::shared::{AtomicU32, Ordering};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +9,7 @@ use super::Clients;
 use crate::io::Address;
 use crate::limits::{SPREAD_MIN, SPREAD_PERCENT_MAX};
 use crate::plan::Transport;
+use crate::shared::{AtomicU32, Ordering};
 
 /// The connections of the whole process.
 pub struct ConnectionCounts {

@@ -121,27 +121,21 @@ mod tests {
 
     use super::*;
 
-    /// Steps of a generator of numbers (splitmix64).
-    fn next(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed ^ (mixed >> 27)
-    }
-
     #[test]
     fn the_queue_agrees_with_an_ordered_set() {
-        let (mut queue, mut model, mut state) = (DeadlineQueue::default(), BTreeSet::new(), 1);
+        let (mut queue, mut model) = (DeadlineQueue::default(), BTreeSet::new());
+        let mut random = fastrand::Rng::with_seed(1);
         let mut times = [None; 50];
         times.iter().for_each(|_| queue.add_timer());
         for _ in 0..20_000 {
-            let (timer, at) = (next(&mut state) % 50, Instant(next(&mut state) % 1000));
-            match next(&mut state) % 4 {
+            let (timer, at) = (random.u32(..50), Instant(random.u64(..1000)));
+            match random.u8(..4) {
                 0 | 1 => {
-                    queue.queue_by(timer as u32, at);
+                    queue.queue_by(timer, at);
                     let time = &mut times[timer as usize];
                     if time.is_none_or(|time| at < time) {
-                        model.remove(&(time.unwrap_or(at), timer as u32));
-                        model.insert((at, timer as u32));
+                        model.remove(&(time.unwrap_or(at), timer));
+                        model.insert((at, timer));
                         *time = Some(at);
                     }
                 }

@@ -5,7 +5,6 @@
 //! of cores reach the process log in time. Control gives the log thread its orders through shared memory. They describe
 //! the desired state, so control never waits for the log thread.
 
-use crate::shared::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +23,7 @@ use super::log_record::{self, LogRecord};
 use super::plan_counters::PlanNames;
 use super::redactor::Redactor;
 use super::{CoreShared, line, process};
+use crate::shared::{AtomicU64, Ordering};
 
 /// The destination and the style of the access log. When it is dropped, its writing thread writes what is queued and
 /// ends.

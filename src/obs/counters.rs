@@ -3,8 +3,6 @@
 //! A [`Counter`] has a single writer, so adding is a plain load and store: no locked instruction, no shared cache line.
 //! The groups below are aligned to cache lines, so cores never write to the same line.
 
-use crate::shared::{Ordering, OwnU64};
-
 use super::event::{CLASSES, GRPC_STATUSES};
 use super::http2::{ERRORS, Http2Counts};
 use super::mirrors::MirrorCounts;
@@ -12,6 +10,7 @@ use super::relays::RelayCounts;
 use super::sessions::SessionCounts;
 use crate::fault::Reason;
 use crate::policy::PolicyKind;
+use crate::shared::{Ordering, OwnU64};
 use crate::tls::TlsFailure;
 
 /// A number that only its core changes.

@@ -27,7 +27,6 @@ mod relays;
 mod sessions;
 pub(crate) mod text;
 
-use crate::shared::{AtomicBool, Ordering};
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
@@ -49,6 +48,7 @@ use weir_proto_h2::Error as H2Error;
 
 use crate::fault::Reason;
 use crate::plan::{EndpointSets, ListenerId, Plan, RouteId, UpstreamId};
+use crate::shared::{AtomicBool, Ordering};
 use crate::tls::{TlsFailure, TlsParameters};
 use access_log::LogThread;
 use core_report::ReportQueue;

@@ -5,7 +5,6 @@
 //! find the thread's queue full, are dropped and counted; the log reports how many once lines flow again. Control and
 //! the log thread write here directly; cores use [`super::CoreObs::say`].
 
-use crate::shared::{AtomicU64, Ordering};
 use std::fmt::{self, Write as _};
 use std::panic::PanicHookInfo;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,6 +15,7 @@ use super::limits::{
 };
 use super::log_queue::{LogDestination, LogQueue};
 use super::text;
+use crate::shared::{AtomicU64, Ordering};
 
 /// The level of a line in the process log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,12 +1,11 @@
 //! Connections and flows that Weir only passes on: their events, counters and metrics.
 
-use crate::shared::Ordering;
-
 use super::CoreObs;
 use super::counters::{Counter, Detail, Histogram, HistogramTotal, ListenerCounts};
 use super::event::ExchangeEvent;
 use super::metrics_page::{MetricKind, MetricsPage};
 use crate::plan::{EndpointSets, ListenerId, Plan, UpstreamId};
+use crate::shared::Ordering;
 
 /// A core's counters for the connections and flows of a listener without HTTP.
 #[derive(Debug, Default)]

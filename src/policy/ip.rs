@@ -3,7 +3,6 @@
 //! All networks of one level, those of its list files too, are in one [`NetworkMap`]. Control reads the files again when
 //! they change and puts a new map in place of the old one, without a new plan.
 
-use crate::shared::{AtomicU32, Ordering};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,6 +13,7 @@ use weir_config::{Cidr, IpRules, NamedFile, Networks, Origin};
 use super::{Facts, Flow, PlannedStep, StatePlan, StatePlans, Step, Verdict};
 use crate::fault::Reason;
 use crate::networks::NetworkMap;
+use crate::shared::{AtomicU32, Ordering};
 
 /// What the rules say about a network. If a network is in both lists, `Deny` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,10 +3,10 @@
 //! Control posts new endpoints and then sends each core a command. A core whose mailbox is full misses the command,
 //! so every core compares its epoch with the board's once a second and catches up.
 
-use crate::shared::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::plan::EndpointSets;
+use crate::shared::{AtomicU64, Ordering};
 
 /// The newest endpoints that control has posted. Empty until the first post.
 #[derive(Debug, Default)]

@@ -5,14 +5,14 @@
 //! once. After a time it is half open: a few requests try the upstream, and their outcomes close the circuit or open it
 //! again. Only upstreams with a breaker pay for it: two writes of shared memory a request.
 
-use crate::shared::AtomicU64;
-use crate::shared::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::io::Instant;
 use crate::obs::CoreReport;
 use crate::plan::BreakerPlan;
+use crate::shared::AtomicU64;
+use crate::shared::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// How many requests may try an upstream at once while the circuit is half open, and how many have to succeed to close
 /// it. (Resilience4j permits ten, Polly one. One success may be chance, three are a recovery.)

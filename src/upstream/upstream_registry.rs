@@ -5,13 +5,13 @@
 //! finds an idle connection changes none of them: it reads whether requests wait, and writes a cell that only its core
 //! writes.
 
-use crate::shared::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use crate::shared::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, OwnU32, OwnU64};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::breaker::BreakerState;
 use super::endpoint_status::EndpointStatus;
+use crate::shared::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::shared::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, OwnU32, OwnU64};
 
 /// The counts of all upstreams, by name. Locked when a plan is applied or control writes a status, never by a request.
 pub struct UpstreamRegistry {

@@ -60,7 +60,7 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_octet)
 }
 
-/// What is said of a text that is no token (RFC 9110, section 5.6.2).
+/// The error for a text that is not the name of a header field.
 pub(crate) fn not_a_field_name(text: &str) -> Problem {
     Problem::new(format!("`{text}` is not the name of a header field"))
 }

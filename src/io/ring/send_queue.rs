@@ -198,8 +198,7 @@ impl RingSocket {
             is_fit
         });
         if is_fit && !self.flags.has(Flags::IS_IN_BATCH) {
-            self.flags.add(Flags::IS_IN_BATCH);
-            self.flags.add(Flags::USED);
+            self.flags.add(Flags::IS_IN_BATCH | Flags::USED);
             self.driver.add_to_batch(self.clone());
         }
         is_fit
@@ -226,16 +225,23 @@ impl RingSocket {
     /// through with it.
     pub(super) fn send_in_batch(&self) {
         self.leave_batch();
-        if self.queued() == 0 && self.send_error.get().is_none() {
-            return self.rest_after_send();
-        }
-        if self.send_error.get().is_none() && self.fd() >= 0 {
-            self.flags.add(Flags::IS_DRIVEN);
-            self.watch_room();
+        if self.send_error.get().is_none() {
+            if self.queued() == 0 {
+                return self.rest_after_send();
+            }
+            if self.fd() >= 0 {
+                self.drive();
+            }
         }
         // Tasks that wait for the peer learn that sending has stopped.
         wake(&self.sender);
         wake(&self.receiver);
+    }
+
+    /// Lets the driver send the queue, without its task.
+    fn drive(&self) {
+        self.flags.add(Flags::IS_DRIVEN);
+        self.watch_room();
     }
 
     /// Goes on sending what is left of a batch.
@@ -265,7 +271,6 @@ impl RingSocket {
             return shut(self.fd(), libc::SHUT_WR);
         }
         self.flags.add(Flags::FINISHES);
-        self.flags.add(Flags::IS_DRIVEN);
-        self.watch_room();
+        self.drive();
     }
 }

@@ -61,17 +61,17 @@ impl Flags {
     /// The sending direction ends once that is sent.
     pub(super) const FINISHES: u16 = 1 << 7;
     /// Nothing more will be sent for a while, so the queue is freed once it is empty.
-    pub(super) const RESTS: u16 = 1 << 13;
+    pub(super) const RESTS: u16 = 1 << 8;
     /// The peer has ended or broken the connection, so receiving never runs dry.
-    const HAS_END: u16 = 1 << 8;
+    const HAS_END: u16 = 1 << 9;
     /// A send has failed. The system reports a reset only once, so a later receive may see a plain end.
-    pub(super) const BROKEN: u16 = 1 << 9;
+    pub(super) const BROKEN: u16 = 1 << 10;
     /// The connection must end in a reset.
-    pub(super) const ABORTING: u16 = 1 << 10;
+    pub(super) const ABORTING: u16 = 1 << 11;
     /// The kernel holds the last bytes back until the connection ends.
-    pub(super) const HOLDS_BACK: u16 = 1 << 11;
+    pub(super) const HOLDS_BACK: u16 = 1 << 12;
     /// The socket has received, sent or waited.
-    pub(super) const USED: u16 = 1 << 12;
+    pub(super) const USED: u16 = 1 << 13;
 
     /// Whether the socket has this flag, or one of these.
     #[inline]

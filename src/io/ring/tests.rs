@@ -35,11 +35,16 @@ async fn pair(net: &Ring) -> (Halves, Halves) {
 async fn with_plain(net: &Ring) -> (Halves, TcpStream) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+    (accept(net, socket).await, plain)
+}
+
+/// Accepts a connection that is in the socket's queue.
+async fn accept(net: &Ring, socket: TcpListener) -> Halves {
     let listener = net
         .listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
         .unwrap();
     let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
-    ((rx, tx), plain)
+    (rx, tx)
 }
 
 async fn receive_some(rx: &mut RingRx) -> Option<Chunk> {
@@ -392,10 +397,7 @@ async fn narrow(net: &Ring) -> (Halves, TcpStream) {
     // Before the handshake, which announces the room.
     plain.set_recv_buffer_size(2048).unwrap();
     plain.connect(&socket.local_addr().unwrap().into()).unwrap();
-    let listener = net
-        .listen(ListenSocket::Tcp(socket, SocketOrigin::Bound))
-        .unwrap();
-    let Connection { rx, tx, .. } = net.accept(&listener).await.unwrap();
+    let (rx, tx) = accept(net, socket).await;
     // SAFETY: the socket is open as long as its half.
     let fd = unsafe { BorrowedFd::borrow_raw(tx.socket.fd()) };
     let near = socket2::SockRef::from(&fd);
@@ -412,17 +414,13 @@ async fn send_batched(net: &Ring, tx: &mut RingTx, bytes: usize) {
     assert_eq!(tx.queued(), 0);
 }
 
-/// Waits until the core's loop has gone round.
-async fn next_turn(net: &Ring) {
-    let mut has_waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        net.driver.wake_later(cx);
-        Poll::Pending
+/// Reads what a batch has sent in a thread, and says so to the other end.
+fn read_batch(mut plain: TcpStream) -> std::thread::JoinHandle<TcpStream> {
+    std::thread::spawn(move || {
+        plain.read_exact(&mut vec![0; BATCHED]).unwrap();
+        plain.write_all(b"got all").unwrap();
+        plain
     })
-    .await;
 }
 
 /// Reads to the end in a thread.
@@ -433,7 +431,7 @@ fn read_all(mut plain: TcpStream) -> std::thread::JoinHandle<io::Result<usize>> 
 #[test]
 fn a_batch_sends_what_several_tasks_have_queued_in_a_turn() {
     run(|net| async move {
-        let ((_rx, mut tx), mut plain) = with_plain(&net).await;
+        let ((mut rx, mut tx), mut plain) = with_plain(&net).await;
         let ((_rx2, mut tx2), mut plain2) = with_plain(&net).await;
         send_batched(&net, &mut tx, 5).await;
         send_batched(&net, &mut tx2, 6).await;
@@ -442,7 +440,7 @@ fn a_batch_sends_what_several_tasks_have_queued_in_a_turn() {
         let early = plain.read(&mut [0; 99]).unwrap_err();
         assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
         plain.set_nonblocking(false).unwrap();
-        next_turn(&net).await;
+        rx.let_others_run().await;
         // Both arrive in one piece.
         assert_eq!(plain.read(&mut [0; 99]).unwrap(), 12);
         assert_eq!(plain2.read(&mut [0; 99]).unwrap(), 6);
@@ -453,15 +451,11 @@ fn a_batch_sends_what_several_tasks_have_queued_in_a_turn() {
 #[test]
 fn the_driver_goes_on_with_what_a_batch_has_left() {
     run(|net| async move {
-        let ((mut rx, mut tx), mut plain) = narrow(&net).await;
+        let ((mut rx, mut tx), plain) = narrow(&net).await;
         send_batched(&net, &mut tx, BATCHED).await;
-        next_turn(&net).await;
+        rx.let_others_run().await;
         assert!(tx.queued() > 0, "the socket took all at once");
-        let reader = std::thread::spawn(move || {
-            plain.read_exact(&mut vec![0; BATCHED]).unwrap();
-            plain.write_all(b"got all").unwrap();
-            plain
-        });
+        let reader = read_batch(plain);
         // The task waits for the answer and does not send.
         assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"got all");
         assert_eq!(tx.queued(), 0);
@@ -478,7 +472,7 @@ fn an_end_comes_behind_a_batch_and_what_it_has_left() {
             let reader = read_all(plain);
             send_batched(&net, &mut tx, BATCHED).await;
             for _ in 0..turns {
-                next_turn(&net).await;
+                rx.let_others_run().await;
             }
             tx.finish();
             // The other end closes when it has read the end.
@@ -524,7 +518,7 @@ fn a_batch_that_fails_is_reported_by_the_next_call() {
         reset(plain.as_raw_fd());
         drop(plain);
         send_batched(&net, &mut tx, 5).await;
-        next_turn(&net).await;
+        rx.let_others_run().await;
         assert!(poll_fn(|cx| tx.poll_send(cx)).await.is_err());
         let error = poll_fn(|cx| rx.poll_recv(cx)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -535,9 +529,9 @@ fn a_batch_that_fails_is_reported_by_the_next_call() {
 #[test]
 fn a_peer_that_sends_nothing_gets_a_bounded_amount_in_batches() {
     run(|net| async move {
-        let ((_rx, mut tx), _plain) = with_plain(&net).await;
+        let ((mut rx, mut tx), _plain) = with_plain(&net).await;
         send_batched(&net, &mut tx, BATCHED).await;
-        next_turn(&net).await;
+        rx.let_others_run().await;
         net.spawn(async {});
         tx.push(net.pool().copy(b"more"));
         poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
@@ -557,16 +551,16 @@ fn has_no_queue(tx: &RingTx) -> bool {
 #[test]
 fn a_half_that_rests_before_its_batch_is_sent_keeps_no_queue() {
     run(|net| async move {
-        let ((_rx, mut tx), mut plain) = with_plain(&net).await;
+        let ((mut rx, mut tx), mut plain) = with_plain(&net).await;
         send_batched(&net, &mut tx, 5).await;
         tx.rest();
-        next_turn(&net).await;
+        rx.let_others_run().await;
         plain.read_exact(&mut [0; 5]).unwrap();
         assert!(has_no_queue(&tx));
         // Busy again, it keeps its queue from one batch to the next.
         plain.write_all(b"x").unwrap();
         send_batched(&net, &mut tx, 5).await;
-        next_turn(&net).await;
+        rx.let_others_run().await;
         assert!(!has_no_queue(&tx));
     })
     .unwrap();
@@ -575,16 +569,12 @@ fn a_half_that_rests_before_its_batch_is_sent_keeps_no_queue() {
 #[test]
 fn a_half_that_rests_keeps_no_queue_once_the_driver_has_sent_the_rest() {
     run(|net| async move {
-        let ((mut rx, mut tx), mut plain) = narrow(&net).await;
+        let ((mut rx, mut tx), plain) = narrow(&net).await;
         send_batched(&net, &mut tx, BATCHED).await;
         tx.rest();
-        next_turn(&net).await;
+        rx.let_others_run().await;
         assert!(tx.queued() > 0, "the socket took all at once");
-        let reader = std::thread::spawn(move || {
-            plain.read_exact(&mut vec![0; BATCHED]).unwrap();
-            plain.write_all(b"got all").unwrap();
-            plain
-        });
+        let reader = read_batch(plain);
         assert_eq!(&receive_some(&mut rx).await.unwrap()[..], b"got all");
         assert!(has_no_queue(&tx));
         reader.join().unwrap();

@@ -1,11 +1,11 @@
 //! Where control posts the keys of an issuer, and cores read them.
 
-use crate::shared::{AtomicBool, AtomicU64, Ordering};
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key_set::KeySet;
 use super::source::KeySource;
+use crate::shared::{AtomicBool, AtomicU64, Ordering};
 
 /// The keys of one issuer. Control posts them; each core has a [`KeyReader`]. It survives reloads.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The step of `concurrency`.
 
-use crate::shared::Ordering;
 use std::fmt::Write as _;
 
 use weir_config::Concurrency;
@@ -12,6 +11,7 @@ use super::permit::{Permit, Permits};
 use super::plan::{CoreLimits, LimitsPlan};
 use crate::fault::Reason;
 use crate::policy::{Facts, Flow, PolicyKind, StepReply, StepRequest, Verdict};
+use crate::shared::Ordering;
 
 /// The limits of requests at once of one route or listener. All have to let a request pass.
 #[derive(Debug)]

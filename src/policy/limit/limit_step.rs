@@ -1,6 +1,5 @@
 //! The step of `limit`.
 
-use crate::shared::Ordering;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::shared::SharedLimit;
 use super::table::Key;
 use crate::fault::Reason;
 use crate::policy::{AnswerView, Facts, Flow, PolicyKind, StepReply, StepRequest, Verdict};
+use crate::shared::Ordering;
 
 /// The limits of one route or listener that are known at the same time. All have to let a request pass, and a request
 /// that one of them refuses counts for none.

@@ -1,6 +1,5 @@
 //! What all cores share: the table of keys, and the limits by name.
 
-use crate::shared::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -10,6 +9,7 @@ use super::digest::DigestSecret;
 use super::gcra::Gcra;
 use super::table::KeyTable;
 use super::token_cache::TokenCache;
+use crate::shared::{AtomicU64, Ordering};
 
 /// The table of all keys.
 #[derive(Debug)]
