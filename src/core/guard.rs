@@ -32,11 +32,12 @@ pub fn poll_guarded<N: Net, F: Future + ?Sized>(
     cx: &mut Context<'_>,
     future: Pin<&mut F>,
 ) -> Poll<Result<F::Output, Box<dyn Any + Send>>> {
-    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+    let mut polled = Poll::Pending;
+    // A closure that returned the outcome would copy it, although most outcomes are pending.
+    let ended = catch_unwind(AssertUnwindSafe(|| polled = future.poll(cx)));
     core.notice_memory_shortage();
-    match polled {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+    match ended {
+        Ok(()) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
     }
 }

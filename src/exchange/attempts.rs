@@ -102,9 +102,10 @@ impl<'a, N: Net> Exchange<'a, N> {
         if let Some(route) = route {
             self.prepare_request(route);
         }
-        let guarded = upstream.admit(self.core.net.now());
+        let now = self.core.net.now();
+        let guarded = upstream.admit(now);
         let guarded = guarded.map_err(|reason| Fault::local(Phase::Connect, reason))?;
-        upstream.budget.count_request(self.core.net.now());
+        upstream.budget.count_request(now);
         let mut attempts = Attempts {
             plan,
             route,

@@ -222,9 +222,11 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 self.sent_at = self.sent_at.min(self.exchange.core.net.now());
                 self.waits_since = self.waits_since.min(self.sent_at);
             }
-            let may_read = matches!(self.upload, Upload::Reading | Upload::Filtering)
+            // Most queues are short, so this asks for memory only if the send has made room.
+            let may_go_on = was_full
+                && matches!(self.upload, Upload::Reading | Upload::Filtering)
                 && self.may_read_request(cx);
-            if !(was_full && may_read) {
+            if !may_go_on {
                 return Ok(());
             }
         }
@@ -285,8 +287,7 @@ impl<'r, 'a, N: Net> Relay<'r, 'a, N> {
                 }
                 _ => {}
             }
-            let may_read = self.is_downloading() && self.may_read_answer(cx);
-            if !(was_full && may_read) {
+            if !(was_full && self.is_downloading() && self.may_read_answer(cx)) {
                 return Ok(None);
             }
         }

@@ -49,7 +49,7 @@ pub enum EndpointLease<N: Net> {
 
 impl<N: Net> EndpointLease<N> {
     /// Begins a request on the connection or stream. The head of the answer goes into `head`.
-    #[inline]
+    #[inline(always)] // A call would copy the whole side.
     pub fn begin(self, limits: Limits, head: Head) -> EndpointSide<N> {
         match self {
             Self::Connection { leased, is_reused } => {

@@ -27,9 +27,22 @@ enum EndpointTransport<N: Net> {
     Http2(http2::UpstreamStream<N>, StreamReservation<N>),
 }
 
+impl<N: Net> EndpointTransport<N> {
+    fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
+        match self {
+            Self::Http1(mut leased) => {
+                if leased.connection.finish() {
+                    endpoint.check_in(leased, core.net.now());
+                }
+            }
+            Self::Http2(stream, _reservation) => stream.finish(),
+        }
+    }
+}
+
 impl<N: Net> EndpointSide<N> {
     /// Uses an HTTP/1.1 connection for one request.
-    #[inline]
+    #[inline(always)] // A call would copy the whole side.
     pub fn http1(
         mut leased: Box<LeasedConnection<N>>,
         is_reused: bool,
@@ -215,15 +228,9 @@ impl<N: Net> EndpointSide<N> {
     }
 
     /// Ends the exchange. The connection stays for others if both messages are complete.
+    #[inline(always)] // A call would copy the whole side.
     pub fn finish(self, core: &Rc<Core<N>>, endpoint: &Rc<Endpoint<N>>) {
-        match self.transport {
-            EndpointTransport::Http1(mut leased) => {
-                if leased.connection.finish() {
-                    endpoint.check_in(leased, core.net.now());
-                }
-            }
-            EndpointTransport::Http2(stream, _reservation) => stream.finish(),
-        }
+        self.transport.finish(core, endpoint);
     }
 }
 

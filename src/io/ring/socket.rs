@@ -127,13 +127,12 @@ impl RingSocket {
     /// `is_patient`.
     pub(super) fn may_receive(&self, cx: &Context<'_>, is_patient: bool) -> bool {
         self.flags.add(Flags::USED);
-        let is_spent = self.has_received_now() && self.spent.get() >= LOOP_BYTES_MAX;
-        if self.flags.has(Flags::READABLE) && !is_spent {
-            return true;
-        }
         if self.flags.has(Flags::READABLE) {
-            self.go_on_later(cx);
-            return false;
+            let is_spent = self.has_received_now() && self.spent.get() >= LOOP_BYTES_MAX;
+            if is_spent {
+                self.go_on_later(cx);
+            }
+            return !is_spent;
         }
         remember(&self.receiver, cx);
         if !is_patient {
