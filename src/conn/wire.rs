@@ -157,7 +157,7 @@ impl<N: Net> WireTx<N> {
         match self {
             Self::Plain(tx) => {
                 tx.finish();
-                Poll::Ready(())
+                tx.poll_send(cx).map(drop)
             }
             Self::Tls(tx) => tx.poll_finish(cx),
         }
@@ -193,6 +193,13 @@ impl<N: Net> Tx for WireTx<N> {
         match self {
             Self::Plain(tx) => tx.hold_for_end(),
             Self::Tls(tx) => tx.hold_for_end(),
+        }
+    }
+
+    fn has_sent_all(&mut self) -> bool {
+        match self {
+            Self::Plain(tx) => tx.has_sent_all(),
+            Self::Tls(tx) => tx.has_sent_all(),
         }
     }
 

@@ -299,13 +299,19 @@ pub trait Tx: 'static {
     /// Sending makes progress only while the caller polls; dropping a poll loses nothing.
     ///
     /// The system is the kernel, or a driver that hands short queues to the kernel before the core waits next. If the
-    /// kernel then takes only a part, [`Tx::queued`] counts the rest, and the driver goes on with it. If sending fails,
-    /// later calls and receives report it.
+    /// kernel then takes only a part, [`Tx::queued`] counts the rest, and the driver goes on with it until the half is
+    /// dropped. If sending fails, later calls and receives report it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Lets the system hold the last queued bytes back until the end follows them, so that both leave in one segment.
     /// The caller drops the half, or finishes it, as soon as [`Tx::poll_send`] is ready.
     fn hold_for_end(&mut self) {}
+
+    /// Whether the kernel has taken all that [`Tx::poll_send`] was given. If not, dropping the half resets the
+    /// connection. Sends at once what waits for a driver.
+    fn has_sent_all(&mut self) -> bool {
+        self.queued() == 0
+    }
 
     /// Frees what only a busy connection needs. Call it when nothing will be sent for a while.
     fn rest(&mut self) {}
@@ -316,7 +322,8 @@ pub trait Tx: 'static {
         let _ = dead_after;
     }
 
-    /// Ends the sending direction in an orderly way (FIN). Call it only after everything queued was sent.
+    /// Ends the sending direction in an orderly way (FIN). Call it only after [`Tx::poll_send`] was ready. From then on,
+    /// that is ready once the kernel has taken everything.
     fn finish(&mut self);
 
     /// Makes the connection end in a reset (RST) when both halves are dropped, so that an incomplete body never looks

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use super::{CoreServer, IdleConnection, connection};
 use crate::conn::WireRx;
 use crate::core::{poll_guarded, report_panic};
-use crate::io::{Chunk, Net};
+use crate::io::{Chunk, Net, Tx};
 
 /// A client's connection. This is all of its task, and there are very many idle connections: so only what each of them
 /// needs is here. What any other state needs is in a box.
@@ -65,12 +65,17 @@ impl<N: Net> ClientConnection<N> {
             self.state = match &mut self.state {
                 State::Idle(idle) => {
                     let first = ready!(idle.poll_first_bytes(cx, &server.core));
-                    let State::Idle(idle) = mem::replace(&mut self.state, State::Over) else {
+                    let State::Idle(mut idle) = mem::replace(&mut self.state, State::Over) else {
                         return Poll::Ready(());
                     };
                     match (first, &idle.wire.rx) {
                         (Some(first), _) => State::Busy(connection::begin(server, idle, first)),
-                        (None, WireRx::Plain(_)) => return Poll::Ready(()),
+                        (None, WireRx::Plain(_)) if idle.wire.tx.has_sent_all() => {
+                            return Poll::Ready(());
+                        }
+                        (None, WireRx::Plain(_)) => {
+                            State::Busy(Box::pin(connection::linger(server.clone(), idle)))
+                        }
                         (None, WireRx::Tls(_)) => {
                             State::Busy(Box::pin(connection::leave(server.clone(), idle)))
                         }

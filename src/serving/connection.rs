@@ -271,9 +271,10 @@ impl<N: Net> Conversation<N> {
     }
 
     /// Ends a connection that its client has closed. Over TLS the client gets a close or the alert, and time to read
-    /// it: dropping a connection with unread bytes resets it, which could destroy what was sent.
-    fn close(self) -> StageEnd<N> {
-        match self.connection.is_plain() {
+    /// it: dropping a connection with unread bytes resets it, which could destroy what was sent. A client that has only
+    /// ended its direction gets the rest of the last answer.
+    fn close(mut self) -> StageEnd<N> {
+        match self.connection.is_plain() && self.connection.wire.out.tx.has_sent_all() {
             true => StageEnd::Over,
             false => StageEnd::Linger(self.into_idle()),
         }

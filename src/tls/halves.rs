@@ -277,6 +277,11 @@ impl<T: Tx> Tx for TlsTx<T> {
         self.session.borrow_mut().hold_for_end();
     }
 
+    fn has_sent_all(&mut self) -> bool {
+        let mut session = self.session.borrow_mut();
+        session.raw.has_sent_all() && session.queued() == 0
+    }
+
     fn rest(&mut self) {
         self.session.borrow_mut().rest();
     }

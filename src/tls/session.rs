@@ -406,21 +406,20 @@ impl<T: Tx> Session<T> {
 
     /// Sends a TLS close and ends the sending direction. Ready once that is sent, or cannot be.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.sent_end {
-            return Poll::Ready(());
-        }
-        if self.failure.is_none() {
-            if self.pending() > 0 && ready!(self.poll_send(cx)).is_err() {
-                return Poll::Ready(());
+        if !self.sent_end {
+            if self.failure.is_none() {
+                if self.pending() > 0 && ready!(self.poll_send(cx)).is_err() {
+                    return Poll::Ready(());
+                }
+                self.write_end();
             }
-            self.write_end();
+            let sent = ready!(self.poll_flush(cx));
+            self.sent_end = true;
+            if sent.is_ok() {
+                self.raw.finish();
+            }
         }
-        let sent = ready!(self.poll_flush(cx));
-        self.sent_end = true;
-        if sent.is_ok() {
-            self.raw.finish();
-        }
-        Poll::Ready(())
+        self.raw.poll_send(cx).map(drop)
     }
 
     /// Lets the TLS close leave with the data that is queued last.

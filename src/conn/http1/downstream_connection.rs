@@ -312,10 +312,13 @@ impl<N: Net> DownstreamConnection<N> {
         self.wire.rx.refusal().is_some()
     }
 
-    /// Whether dropping the connection loses nothing: it is in the clear, and Weir has received the last request in
-    /// full and no bytes behind it.
-    pub fn is_over(&self) -> bool {
-        self.is_plain() && self.wire.inbox.is_empty() && self.machine.is_received()
+    /// Whether dropping the connection loses nothing: it is in the clear, the kernel has all answers, and Weir has
+    /// received the last request in full and no bytes behind it.
+    pub fn is_over(&mut self) -> bool {
+        self.is_plain()
+            && self.wire.inbox.is_empty()
+            && self.machine.is_received()
+            && self.wire.out.tx.has_sent_all()
     }
 }
 

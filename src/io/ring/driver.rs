@@ -361,6 +361,8 @@ impl Driver {
     pub(super) fn end(&self) {
         self.tasks.clear();
         self.sleeps.clear();
+        // A panic leaves sockets in the batch, and they keep the driver alive.
+        self.batch.take();
         // Handles that outlive the loop may have operations in flight too.
         let all = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build();
         self.push(all);

@@ -497,6 +497,70 @@ fn a_connection_dropped_with_a_batch_left_is_reset() {
     .unwrap();
 }
 
+/// A caller that announces its end waits for all of the last answer, even what an earlier call has left to a batch.
+#[test]
+fn an_announced_end_waits_for_what_a_batch_has_left() {
+    run(|net| async move {
+        let ((rx, mut tx), plain) = narrow(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        tx.hold_for_end();
+        let reader = read_all(plain);
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+        drop((rx, tx));
+        assert_eq!(reader.join().unwrap().unwrap(), BATCHED);
+    })
+    .unwrap();
+}
+
+/// A caller that has ended its direction can wait until nothing is lost by a drop.
+#[test]
+fn after_an_end_a_send_waits_for_what_a_batch_has_left() {
+    run(|net| async move {
+        let ((rx, mut tx), plain) = narrow(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        tx.finish();
+        let reader = read_all(plain);
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+        drop((rx, tx));
+        assert_eq!(reader.join().unwrap().unwrap(), BATCHED);
+    })
+    .unwrap();
+}
+
+/// While the kernel takes no more, its bytes count as memory, whoever sends the rest.
+#[test]
+fn the_charge_of_a_full_socket_ends_when_the_driver_has_sent_the_rest() {
+    run(|net| async move {
+        let ((mut rx, mut tx), plain) = narrow(&net).await;
+        send_batched(&net, &mut tx, BATCHED).await;
+        rx.let_others_run().await;
+        let is_full = poll_fn(|cx| Poll::Ready(tx.poll_send(cx).is_pending())).await;
+        assert!(is_full && net.pool().taken_bytes() > BATCHED);
+        let reader = read_batch(plain);
+        poll_fn(|cx| tx.poll_send(cx)).await.unwrap();
+        assert_eq!(net.pool().taken_bytes(), 0);
+        reader.join().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_panic_leaves_no_batch_behind() {
+    let mut left = None;
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        run(|net| {
+            left = Some(Rc::downgrade(&net.driver));
+            async move {
+                let ((_rx, mut tx), _plain) = with_plain(&net).await;
+                send_batched(&net, &mut tx, 5).await;
+                panic!("wanted by the test");
+            }
+        })
+    }));
+    assert!(ended.is_err());
+    assert_eq!(left.unwrap().strong_count(), 0);
+}
+
 #[test]
 fn an_abort_comes_behind_a_batch() {
     run(|net| async move {

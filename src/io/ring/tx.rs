@@ -80,6 +80,8 @@ impl Tx for RingTx {
                 return Poll::Ready(Err(kind.into()));
             }
             if self.queued() == 0 || self.socket.join_batch() {
+                // The driver may have sent what the kernel did not take at first.
+                self.unmark_full();
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_some(cx));
@@ -88,6 +90,12 @@ impl Tx for RingTx {
 
     fn hold_for_end(&mut self) {
         self.socket.flags.add(Flags::HOLDS_BACK);
+        self.socket.leave_batch();
+    }
+
+    fn has_sent_all(&mut self) -> bool {
+        self.socket.leave_batch();
+        self.queued() == 0
     }
 
     fn rest(&mut self) {
