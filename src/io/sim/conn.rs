@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use super::faults::Faults;
 use super::kernel::{Env, KernelEvent};
 use super::trace::{Actor, What};
+use crate::limits::SEND_BATCH_BYTES_MAX;
 
 /// Identifies a connection throughout a run.
 pub(super) type ConnId = u64;
@@ -42,7 +43,10 @@ struct ConnEnd {
 
 #[derive(Default)]
 struct SimPipe {
+    /// The sender's driver still holds what is more than the sender's socket takes.
     wire: VecDeque<u8>,
+    /// The driver hands its last batch to the socket after this time.
+    batched_at: u64,
     arrived: VecDeque<u8>,
     fin: Fin,
     /// The next arrival is scheduled.
@@ -147,6 +151,50 @@ impl Conn {
         self.ends[side].send.take(waker)
     }
 
+    /// Whether chance leaves so many bytes to the driver's next batch.
+    pub(super) fn may_batch(&self, env: &mut Env, side: Side, bytes: usize) -> bool {
+        let is_core = matches!(self.ends[side].actor, Some(Actor::Core(_)));
+        let is_idle = matches!(self.ends[side].send.stage, Stage::Idle);
+        is_core
+            && is_idle
+            && bytes <= SEND_BATCH_BYTES_MAX
+            && self.pipes[side].fin == Fin::Open
+            && self.pipes[side].wire.len() < self.faults.send_buffer_bytes
+            && self.faults.batched_permille > 0
+            && env.rng.chance(self.faults.batched_permille)
+    }
+
+    /// Leaves bytes to the driver's next batch. If the connection has broken, later calls report it.
+    pub(super) fn batch(&mut self, env: &mut Env, side: Side, bytes: &[u8]) {
+        env.begun += 1;
+        env.note(self.actor(side), What::Sent, self.id, bytes.len() as u64);
+        let pipe = &mut self.pipes[side];
+        if self.ends[side].reset {
+            // The driver has met the error, so it takes no more.
+            pipe.fin = Fin::Sent;
+            return;
+        }
+        pipe.wire.extend(bytes);
+        pipe.batched_at = env.now;
+        self.kick_wire(env, side);
+    }
+
+    /// Hands the batch to the socket at once.
+    pub(super) fn leave_batch(&mut self, side: Side) {
+        self.pipes[side].batched_at = 0;
+    }
+
+    /// Bytes that the driver holds because the socket has not taken them from the batch.
+    pub(super) fn left(&self, now: u64, side: Side) -> usize {
+        let pipe = &self.pipes[side];
+        let is_sent = now > pipe.batched_at || pipe.batched_at == 0;
+        let left = pipe
+            .wire
+            .len()
+            .saturating_sub(self.faults.send_buffer_bytes);
+        if is_sent { left } else { 0 }
+    }
+
     /// The most bytes that one send looks at.
     pub(super) fn send_bytes_max(&self) -> usize {
         self.faults.send_buffer_bytes
@@ -211,6 +259,7 @@ impl Conn {
     /// Ends the sending direction. The peer reads the remaining bytes and then the end.
     pub(super) fn finish(&mut self, env: &mut Env, side: Side) {
         self.pipes[side].held_back = false;
+        self.leave_batch(side);
         if self.pipes[side].fin == Fin::Open && !self.ends[side].reset {
             self.pipes[side].fin = Fin::Sent;
             env.note(self.actor(side), What::Finished, self.id, 0);
@@ -246,7 +295,9 @@ impl Conn {
         let unread = self.pipes[1 - side].arrived.len();
         let actor = self.actor(side);
         env.note(actor, What::Closed, self.id, unread as u64);
-        if unread > 0 || self.ends[side].abort {
+        self.leave_batch(side);
+        // No driver goes on for a socket that is gone.
+        if unread > 0 || self.ends[side].abort || self.left(env.now, side) > 0 {
             self.send_reset(env, side);
         } else {
             self.finish(env, side);
@@ -331,7 +382,7 @@ impl Conn {
                 ErrorKind::ConnectionReset
             }
             .into())
-        } else if pipe.fin != Fin::Open {
+        } else if pipe.fin != Fin::Open && !bytes.is_empty() {
             Err(ErrorKind::BrokenPipe.into())
         } else {
             let room = self

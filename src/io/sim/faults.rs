@@ -12,6 +12,8 @@ pub struct Faults {
     pub partial_permille: u32,
     /// An operation that can complete does so within the poll that starts it.
     pub immediate_permille: u32,
+    /// A core's send is left to a driver, which may find that the socket takes only a part.
+    pub batched_permille: u32,
     /// The longest ordinary time between a cause and its effect, for bytes and completions.
     pub latency_us_max: u32,
     /// An effect takes longer than that, and so overtakes or follows others.
@@ -51,6 +53,7 @@ impl Faults {
         Self {
             partial_permille: 0,
             immediate_permille: 1000,
+            batched_permille: 0,
             latency_us_max: 0,
             late_permille: 0,
             late_us_max: 0,
@@ -74,6 +77,7 @@ impl Faults {
             late_us_max: [100, 5_000][rng.below(2)],
             send_buffer_bytes: [2_048, 16_384, 65_536, 262_144][rng.below(4)],
             receive_buffer_bytes: [2_048, 16_384, 65_536, 262_144][rng.below(4)],
+            batched_permille: [0, 100, 500, 900][rng.below(4)],
             ..Self::none()
         }
     }

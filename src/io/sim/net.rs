@@ -525,6 +525,32 @@ impl SimTx {
         self.queued -= n;
         advance_queue(&mut self.queue, n);
     }
+
+    /// Leaves the queue to the driver's next batch, if chance wants that.
+    fn join_batch(&mut self) {
+        if self.queued == 0 || self.holds_back || self.ended.is_some() {
+            return;
+        }
+        let EndHandle { shared, conn, side } = &*self.socket;
+        let (queue, bytes) = (&self.queue, self.queued);
+        let mut is_batched = false;
+        shared.with(|kernel| {
+            kernel.conn(*conn, |conn, env| {
+                is_batched = conn.may_batch(env, *side, bytes);
+                if is_batched {
+                    conn.batch(env, *side, &first_bytes(queue, bytes));
+                }
+            });
+        });
+        if is_batched {
+            self.advance(bytes);
+        }
+    }
+
+    fn leave_batch(&self) {
+        let EndHandle { shared, conn, side } = &*self.socket;
+        shared.with(|kernel| kernel.conn(*conn, |conn, _| conn.leave_batch(*side)));
+    }
 }
 
 impl Tx for SimTx {
@@ -537,16 +563,20 @@ impl Tx for SimTx {
     }
 
     fn queued(&self) -> usize {
-        self.queued
+        let EndHandle { shared, conn, side } = &*self.socket;
+        let mut left = 0;
+        shared.with(|kernel| kernel.conn(*conn, |conn, env| left = conn.left(env.now, *side)));
+        self.queued + left
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.touched = true;
+        self.join_batch();
         loop {
             if let Some(kind) = self.ended {
                 return Poll::Ready(Err(kind.into()));
             }
-            if self.queued == 0 {
+            if self.queued() == 0 {
                 return Poll::Ready(Ok(()));
             }
             let EndHandle { shared, conn, side } = &*self.socket;
@@ -577,6 +607,12 @@ impl Tx for SimTx {
 
     fn hold_for_end(&mut self) {
         self.holds_back = true;
+        self.leave_batch();
+    }
+
+    fn has_sent_all(&mut self) -> bool {
+        self.leave_batch();
+        self.queued() == 0
     }
 
     fn finish(&mut self) {
@@ -602,7 +638,7 @@ impl Tx for SimTx {
 
 impl Drop for SimTx {
     fn drop(&mut self) {
-        if self.queued == 0 || self.ended.is_some() {
+        if self.queued() == 0 || self.ended.is_some() {
             return;
         }
         // Torn down with unsent bytes and without `abort`: the peer may see a reset or, worse, an orderly end.
