@@ -42,6 +42,9 @@ pub(super) enum OperationKind {
 /// How often the end waits for last completions. Each wait brings at least one, and cancelled operations complete soon.
 const TURNS_TO_END_MAX: usize = 100_000;
 
+/// How many late watches a core keeps room for that waits with none.
+const LATER_WATCHES_KEPT: usize = 64;
+
 /// The event loop of one core.
 pub(super) struct Driver {
     pub(super) pool: Pool,
@@ -318,6 +321,9 @@ impl Driver {
             if let Some(socket) = self.sockets.get(key) {
                 socket.watch_now();
             }
+        }
+        if watches.is_empty() {
+            watches.shrink_to(LATER_WATCHES_KEPT);
         }
     }
 
