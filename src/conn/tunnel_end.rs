@@ -39,7 +39,7 @@ pub trait TunnelEnd<N: Net> {
     fn carrier_mut(&mut self) -> CarrierMut<'_, N>;
 
     /// Bytes that have not left yet.
-    #[inline]
+    #[inline(always)]
     fn queued(&self) -> usize {
         match self.carrier() {
             Carrier::Http1(wire) => wire.out.queued(),
@@ -49,7 +49,7 @@ pub trait TunnelEnd<N: Net> {
     }
 
     /// From this many queued bytes on, Weir must not read their source.
-    #[inline]
+    #[inline(always)]
     fn queued_high(&self) -> usize {
         match self.carrier() {
             Carrier::Http1(_) | Carrier::Memory => QUEUED_BYTES_HIGH,
@@ -60,7 +60,7 @@ pub trait TunnelEnd<N: Net> {
     }
 
     /// Whether no more bytes should be queued now.
-    #[inline]
+    #[inline(always)]
     fn is_full(&self) -> bool {
         self.queued() >= self.queued_high()
     }
@@ -76,7 +76,7 @@ pub trait TunnelEnd<N: Net> {
     }
 
     /// Sends the queued bytes. Ready once all of them have left.
-    #[inline]
+    #[inline(always)]
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.carrier_mut() {
             CarrierMut::Http1(wire) => wire.out.poll_send(cx),

@@ -151,6 +151,11 @@ impl Conn {
         self.ends[side].send.take(waker)
     }
 
+    /// Whether a driver may hold bytes that the sender's socket has not taken.
+    pub(super) fn has_driver(&self) -> bool {
+        self.faults.batched_permille > 0
+    }
+
     /// Whether chance leaves so many bytes to the driver's next batch.
     pub(super) fn may_batch(&self, env: &mut Env, side: Side, bytes: usize) -> bool {
         let is_core = matches!(self.ends[side].actor, Some(Actor::Core(_)));
@@ -160,7 +165,6 @@ impl Conn {
             && bytes <= SEND_BATCH_BYTES_MAX
             && self.pipes[side].fin == Fin::Open
             && self.pipes[side].wire.len() < self.faults.send_buffer_bytes
-            && self.faults.batched_permille > 0
             && env.rng.chance(self.faults.batched_permille)
     }
 
