@@ -468,12 +468,17 @@ def table(root):
             command=lambda program, config, workers: [program, "-m", "worker", "-c", str(config)],
             how_to_get="its sources, then --bin h2o=PATH",
         ),
-        Peer(
-            name="weir",
-            config=WEIR,
-            suffix="toml",
-            command=lambda program, config, workers: [program, "run", str(config)],
-            how_to_get="cargo build --release",
-            default=str(root / "target/release/weir"),
-        ),
+        weir("weir", "cargo build --release", root / "target/release/weir"),
+        weir("weir-pgo", "scripts/pgo", root / "target/pgo/weir"),
     ]
+
+
+def weir(name, how_to_get, default):
+    return Peer(
+        name=name,
+        config=WEIR,
+        suffix="toml",
+        command=lambda program, config, workers: [program, "run", str(config)],
+        how_to_get=how_to_get,
+        default=str(default),
+    )

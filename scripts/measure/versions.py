@@ -11,6 +11,7 @@ ASK = {
     "envoy": ("--version", r"version: \w+/([\d.]+)", [r"/(\w*SSL\w*)\b"]),
     "h2o": ("--version", r"h2o version (\S+)", [r"OpenSSL: ([^\n]+)"]),
     "weir": ("--version", r"weir (\S+)", []),
+    "weir-pgo": ("--version", r"weir (\S+)", []),
 }
 
 
@@ -18,7 +19,7 @@ def of(name, program):
     """Returns the version and the TLS library of a program."""
     asked = subprocess.run([program, ASK[name][0]], capture_output=True, text=True)
     version, library = read(name, asked.stdout + asked.stderr)
-    return version, weir_library(program) if name == "weir" else library
+    return version, weir_library(program) if name.startswith("weir") else library
 
 
 def read(name, said):
