@@ -7,8 +7,8 @@ import tempfile
 from measure import box
 
 
-def calls(pids, start_load):
-    """Returns calls per request by name, most frequent first. `start_load` starts a load generator.
+def calls(pids, load):
+    """Returns calls per request by name, most frequent first. `load` runs a load and returns the number of its answers.
 
     Tracing slows the server and changes its batches, so the counts are only approximate.
     """
@@ -18,14 +18,14 @@ def calls(pids, start_load):
         # strace prints "Process N attached" for each process, with its threads in brackets on the same line.
         for _ in pids:
             tracer.stderr.readline()
-        *_, result = box.events(start_load().process)
+        answers = load()
         tracer.terminate()
         tracer.communicate()
         counted = {}
         for line in out.read().splitlines():
             fields = line.split()
             if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
-                counted[fields[-1]] = int(fields[3]) / result["answers"]
+                counted[fields[-1]] = int(fields[3]) / answers
     return dict(sorted(counted.items(), key=lambda call: -call[1]))
 
 
@@ -48,7 +48,7 @@ RING_OPERATIONS = {
 }
 
 
-def ring_operations(pids, start_load):
+def ring_operations(pids, load):
     """Returns io_uring operations per request by name. Empty without perf and without a ring."""
     if box.missing("perf"):
         return {}
@@ -56,10 +56,10 @@ def ring_operations(pids, start_load):
     for number in RING_OPERATIONS.values():
         command += ["-e", "io_uring:io_uring_submit_req", "--filter", f"opcode=={number}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    *_, result = box.events(start_load().process)
+    answers = load()
     tracer.send_signal(signal.SIGINT)
     said = tracer.communicate()[1]
     counts = [line.split(",")[0] for line in said.splitlines() if "io_uring_submit_req" in line]
     named = zip(RING_OPERATIONS, counts)
-    counted = {name: int(count) / result["answers"] for name, count in named if count.isdigit() and int(count)}
+    counted = {name: int(count) / answers for name, count in named if count.isdigit() and int(count)}
     return dict(sorted(counted.items(), key=lambda operation: -operation[1]))
