@@ -81,14 +81,15 @@ mod tests {
         let first = clients.enter(one, 2).expect("room");
         assert!(clients.enter(same, 2).is_some());
         assert!(clients.enter(one, 2).is_none());
+        clients.leave(first);
+        assert!(clients.enter(one, 2).is_some());
+        // Hashes differ from run to run, so a few of them may share both counters with others.
         let mut met = 0;
         for i in 0..1000_u32 {
             let other = IpAddr::V4((0x0a00_0000 + i).into());
             met += u32::from(clients.enter(other, 1).is_none());
         }
         assert!(met < 10, "{met} of 1000 other clients were refused");
-        clients.leave(first);
-        assert!(clients.enter(one, 2).is_some());
     }
 
     #[test]
