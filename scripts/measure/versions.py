@@ -11,8 +11,8 @@ ASK = {
     "envoy": ("--version", r"version: \w+/([\d.]+)", [r"/(\w*SSL\w*)\b"]),
     "h2o": ("--version", r"h2o version (\S+)", [r"OpenSSL: ([^\n]+)"]),
     "weir": ("--version", r"weir (\S+)", []),
-    "weir-pgo": ("--version", r"weir (\S+)", []),
 }
+ASK["weir-pgo"] = ASK["weir"]
 
 
 def of(name, program):

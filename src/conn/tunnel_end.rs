@@ -31,6 +31,8 @@ pub enum CarrierMut<'a, N: Net> {
 }
 
 /// One side of an exchange: it carries a message, or raw bytes after a switch of protocols.
+///
+/// A relay asks several of these at each step, where a call would take longer than the answer: hence `inline(always)`.
 pub trait TunnelEnd<N: Net> {
     /// What carries this side.
     fn carrier(&self) -> Carrier<'_, N>;
